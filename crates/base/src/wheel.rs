@@ -1,0 +1,254 @@
+//! Timer wheel: one deadline per small integer id, O(1) to set, move and cancel, nothing allocated per timer but a link.
+//!
+//! Four levels of 64 slots over ticks of [`TICK_MS`]: exact to one tick up to 1 s, then as exact as the level; a timer
+//! never fires early, and late by at most one tick because a coarse slot is spread over the finer level when its time comes.
+
+use crate::Millis;
+
+/// Resolution. A timer fires at the first tick at or after its deadline.
+pub const TICK_MS: Millis = 16;
+const LEVELS: usize = 4;
+const SLOTS: usize = 64;
+const PAGE: usize = 1024;
+const NONE: u32 = u32::MAX;
+/// Deadlines further away than this (about 74 hours) are parked at the edge and looked at again there.
+const SPAN_TICKS: u64 = (SLOTS as u64).pow(LEVELS as u32) - 1;
+
+#[derive(Clone, Copy)]
+struct Link {
+    prev: u32,
+    next: u32,
+    /// Deadline in ticks since the wheel's start, truncated; 2^32 ticks are two years.
+    deadline: u32,
+    /// level * SLOTS + slot, or IDLE.
+    home: u16,
+}
+
+const IDLE: u16 = u16::MAX;
+const VACANT: Link = Link { prev: NONE, next: NONE, deadline: 0, home: IDLE };
+
+pub struct Wheel {
+    start: Millis,
+    /// Ticks fully processed.
+    tick: u64,
+    heads: [u32; LEVELS * SLOTS],
+    /// One bit per non-empty slot and level.
+    occupied: [u64; LEVELS],
+    pages: Vec<Vec<Link>>,
+    armed: usize,
+}
+
+impl Wheel {
+    pub fn new(now: Millis) -> Self {
+        Self {
+            start: now,
+            tick: 0,
+            heads: [NONE; LEVELS * SLOTS],
+            occupied: [0; LEVELS],
+            pages: Vec::new(),
+            armed: 0,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.armed
+    }
+    pub fn is_empty(&self) -> bool {
+        self.armed == 0
+    }
+
+    /// Sets or moves the one timer of `id`.
+    pub fn set(&mut self, id: u32, deadline: Millis) {
+        self.cancel(id);
+        let ticks = deadline.saturating_sub(self.start).div_ceil(TICK_MS).max(self.tick + 1);
+        while self.pages.len() * PAGE <= id as usize {
+            self.pages.push(vec![VACANT; PAGE]);
+        }
+        self.place(id, ticks);
+        self.armed += 1;
+    }
+
+    pub fn cancel(&mut self, id: u32) {
+        let Some(link) = self.link(id) else { return };
+        if link.home != IDLE {
+            self.unlink(id, link);
+            self.armed -= 1;
+        }
+    }
+
+    pub fn is_set(&self, id: u32) -> bool {
+        self.link(id).is_some_and(|link| link.home != IDLE)
+    }
+
+    /// When to call [`Self::expire`] next; never later than the nearest deadline's tick.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Millis> {
+        if self.armed == 0 {
+            return None;
+        }
+        let next = (0..LEVELS).filter_map(|level| self.next_slot_tick(level)).min()?;
+        Some(self.start + next * TICK_MS)
+    }
+
+    /// Appends the ids whose deadline has come to `due`, each disarmed.
+    pub fn expire(&mut self, now: Millis, due: &mut Vec<u32>) {
+        let target = now.saturating_sub(self.start) / TICK_MS;
+        while self.tick < target {
+            if self.armed == 0 {
+                self.tick = target;
+                return;
+            }
+            let next = (0..LEVELS).filter_map(|level| self.next_slot_tick(level)).min().unwrap_or(target);
+            if next > target {
+                self.tick = target;
+                return;
+            }
+            self.tick = next;
+            self.turn(due);
+        }
+    }
+
+    /// First tick after the present one at which a slot of `level` comes up.
+    fn next_slot_tick(&self, level: usize) -> Option<u64> {
+        let occupied = *self.occupied.get(level)?;
+        if occupied == 0 {
+            return None;
+        }
+        let shift = 6 * level as u32;
+        let here = self.tick >> shift;
+        // Rotate so that bit 0 is the slot after the current one.
+        let ahead = occupied.rotate_right(((here + 1) % SLOTS as u64) as u32).trailing_zeros();
+        Some((here + 1 + u64::from(ahead)) << shift)
+    }
+
+    /// Empties every slot that comes up at the present tick: due ids out, later ones to a finer level.
+    fn turn(&mut self, due: &mut Vec<u32>) {
+        for level in (0..LEVELS).rev() {
+            let shift = 6 * level as u32;
+            if self.tick & ((1 << shift) - 1) != 0 {
+                continue;
+            }
+            let home = level * SLOTS + ((self.tick >> shift) % SLOTS as u64) as usize;
+            let mut id = self.heads.get(home).copied().unwrap_or(NONE);
+            while let Some(link) = self.link(id) {
+                self.unlink(id, link);
+                let ticks = self.tick + u64::from(link.deadline.wrapping_sub(self.tick as u32));
+                if ticks == self.tick {
+                    self.armed -= 1;
+                    due.push(id);
+                } else {
+                    self.place(id, ticks);
+                }
+                id = link.next;
+            }
+        }
+    }
+
+    /// `ticks` is in the future.
+    fn place(&mut self, id: u32, ticks: u64) {
+        let distance = (ticks - self.tick).min(SPAN_TICKS);
+        let at = self.tick + distance;
+        // The level is the highest 6-bit digit in which `at` differs from now, so the slot is never the current one.
+        let differs = 63 - (at ^ self.tick).leading_zeros();
+        let level = ((differs / 6) as usize).min(LEVELS - 1);
+        let slot = ((at >> (6 * level)) % SLOTS as u64) as usize;
+        self.push(id, level, slot, ticks as u32);
+    }
+
+    fn push(&mut self, id: u32, level: usize, slot: usize, deadline: u32) {
+        let home = level * SLOTS + slot;
+        let Some(head) = self.heads.get_mut(home) else { return };
+        let next = std::mem::replace(head, id);
+        if let Some(bits) = self.occupied.get_mut(level) {
+            *bits |= 1 << slot;
+        }
+        if let Some(link) = self.link_mut(next) {
+            link.prev = id;
+        }
+        if let Some(link) = self.link_mut(id) {
+            *link = Link { prev: NONE, next, deadline, home: home as u16 };
+        }
+    }
+
+    fn unlink(&mut self, id: u32, link: Link) {
+        if let Some(next) = self.link_mut(link.next) {
+            next.prev = link.prev;
+        }
+        match self.link_mut(link.prev) {
+            Some(prev) => prev.next = link.next,
+            None => {
+                let home = usize::from(link.home);
+                if let Some(head) = self.heads.get_mut(home) {
+                    *head = link.next;
+                }
+                if link.next == NONE
+                    && let Some(bits) = self.occupied.get_mut(home / SLOTS)
+                {
+                    *bits &= !(1 << (home % SLOTS));
+                }
+            }
+        }
+        if let Some(slot) = self.link_mut(id) {
+            *slot = VACANT;
+        }
+    }
+
+    fn link(&self, id: u32) -> Option<Link> {
+        self.pages.get(id as usize / PAGE)?.get(id as usize % PAGE).copied()
+    }
+    fn link_mut(&mut self, id: u32) -> Option<&mut Link> {
+        self.pages.get_mut(id as usize / PAGE)?.get_mut(id as usize % PAGE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::prng::Prng;
+    use std::collections::HashMap;
+
+    #[test]
+    fn fires_each_timer_once_never_early_at_most_a_tick_late() {
+        for seed in 0..20 {
+            let mut rng = Prng::new(seed);
+            let mut now = 1_000_000 + seed;
+            let mut wheel = Wheel::new(now);
+            let mut model: HashMap<u32, Millis> = HashMap::new();
+            for _ in 0..5_000 {
+                let id = rng.below(3000);
+                match rng.below(4) {
+                    0 => {
+                        wheel.cancel(id);
+                        model.remove(&id);
+                    }
+                    1 | 2 => {
+                        let reach = [50, 5_000, 600_000, 100_000_000][rng.below(4) as usize];
+                        let deadline = now + u64::from(rng.below(reach));
+                        wheel.set(id, deadline);
+                        model.insert(id, deadline);
+                    }
+                    _ => {
+                        // Walk as the event loop does: to the announced time, or a jump beyond it.
+                        let hop = wheel.poll_timeout().unwrap_or(now).max(now);
+                        now = if rng.chance(1, 4) { hop + u64::from(rng.below(1 << 22)) } else { hop };
+                        let mut due = Vec::new();
+                        wheel.expire(now, &mut due);
+                        for id in due {
+                            let deadline = model.remove(&id).expect("fired without being set");
+                            assert!(deadline <= now, "seed {seed}: early by {}", deadline - now);
+                        }
+                        let late = model.values().filter(|d| **d + TICK_MS <= now).count();
+                        assert_eq!(late, 0, "seed {seed}: overdue timers did not fire");
+                    }
+                }
+                assert_eq!(wheel.len(), model.len());
+                if let (Some(at), Some(first)) = (wheel.poll_timeout(), model.values().min()) {
+                    assert!(
+                        at < *first.max(&now) + 2 * TICK_MS,
+                        "seed {seed}: would sleep through a deadline"
+                    );
+                }
+            }
+        }
+    }
+}

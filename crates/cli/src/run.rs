@@ -1,0 +1,246 @@
+//! `fourfold run`: configuration and machine into shards, then signals until the end.
+
+use crate::args::{LogFormatArg, LogLevelArg, RunArgs};
+use crate::{check, foreign, logging, machine, targets};
+use anyhow::Context;
+use fourfold_base::Millis;
+use fourfold_config::{Checked, EngineChoice, Flags, LogFormat, LogLevel, Plan};
+use fourfold_engine::{Demand, Engine, Limits, Shard, ShardPlan, choose_engine, plan_shards, spawn};
+use fourfold_proxy::{Mail, Shared, TcpProxy, Totals};
+use fourfold_sys::clock::monotonic_ms;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+
+pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    if args.file.is_none() && args.listen.is_empty() {
+        eprintln!("error: what to run? A FILE, or --listen ADDR and --to ADDR; see fourfold run --help");
+        return Ok(ExitCode::from(2));
+    }
+    let Some(plan) = read_plan(args)? else { return Ok(ExitCode::from(1)) };
+    let guard = logging::start(plan.log.format, plan.log.level);
+    let started =
+        Instance::start(plan).inspect_err(|error| tracing::error!("{error:#}; nothing was started"));
+    let ended = started
+        .is_ok_and(|instance| serve(instance).inspect_err(|error| tracing::error!("{error:#}")).is_ok());
+    drop(guard);
+    Ok(ExitCode::from(u8::from(!ended)))
+}
+
+/// `None`: the diagnostics have been printed.
+fn read_plan(args: &RunArgs) -> anyhow::Result<Option<Plan>> {
+    let result = match &args.file {
+        Some(path) => {
+            let name = path.display().to_string();
+            let bytes = check::read(path).with_context(|| format!("cannot read {name}"))?;
+            fourfold_config::parse(&name, &bytes)
+        }
+        None => fourfold_config::from_flags(&Flags {
+            listen: &args.listen,
+            mode: Some(&args.mode),
+            to: &args.to,
+            source: &args.source,
+            max_connections: args.max_connections.as_deref(),
+            shards: args.shards.as_deref(),
+            engine: args.engine.map(|engine| engine.as_str()),
+        }),
+    };
+    let Checked { mut plan, warnings } = match result {
+        Ok(checked) => checked,
+        Err(errors) => {
+            eprint!("{}", errors.render_human());
+            return Ok(None);
+        }
+    };
+    eprint!("{}", warnings.render_human());
+    if let Some(format) = args.log.log_format {
+        plan.log.format = if format == LogFormatArg::Json { LogFormat::Json } else { LogFormat::Human };
+    }
+    if let Some(level) = args.log.log_level {
+        plan.log.level = match level {
+            LogLevelArg::Error => LogLevel::Error,
+            LogLevelArg::Warn => LogLevel::Warn,
+            LogLevelArg::Info => LogLevel::Info,
+            LogLevelArg::Debug => LogLevel::Debug,
+            LogLevelArg::Trace => LogLevel::Trace,
+        };
+    }
+    Ok(Some(plan))
+}
+
+/// A running proxy.
+pub struct Instance {
+    pub shared: Arc<Shared>,
+    pub shards: Vec<Shard<TcpProxy, Mail>>,
+    pub layout: ShardPlan,
+}
+
+impl Instance {
+    /// Starts everything or nothing.
+    pub fn start(plan: Plan) -> anyhow::Result<Self> {
+        let machine_facts = machine::facts().context("net.ipv4.ip_local_port_range holds no ports")?;
+        let problems =
+            check::problems_of_ports(&plan, &machine_facts).into_iter().chain(check::sources_missing(&plan));
+        let problems: Vec<String> = problems.collect();
+        anyhow::ensure!(problems.is_empty(), "{}", problems.join("; "));
+        let wanted = match plan.engine {
+            EngineChoice::Auto => None,
+            EngineChoice::Uring => Some(Engine::Uring),
+            EngineChoice::Epoll => Some(Engine::Epoll),
+        };
+        let limits = Limits::of_this_machine().context("reading the descriptor limit")?;
+        let (engine, why) = choose_engine(wanted).map_err(|missing| {
+            anyhow::anyhow!("io_uring cannot be used ({missing}); use engine = \"epoll\"")
+        })?;
+        tracing::info!("engine {engine}: {why}");
+        let demand = Demand {
+            connections: plan.max_connections,
+            shards: plan.shards.map(|shards| shards as usize),
+            accepts: 1,
+            connects: 1,
+            listeners: plan.listeners.len(),
+        };
+        let layout = plan_shards(engine, &demand, &limits).map_err(anyhow::Error::msg)?;
+        let backlog = machine::backlog();
+        let listen: Vec<(SocketAddr, u32)> = plan
+            .listeners
+            .iter()
+            .map(|listener| (listener.bind, listener.backlog.unwrap_or(backlog)))
+            .collect();
+        let shared = Shared::new(
+            Arc::new(plan),
+            machine_facts,
+            layout.shards,
+            layout.connections,
+            layout.connections_per_shard as usize,
+        )?;
+        shared.set_literal_targets()?;
+        let now = monotonic_ms();
+        let shards = spawn(&layout, &listen, |index| TcpProxy::new(Arc::clone(&shared), index, now))?;
+        for (state, shard) in shared.shards.iter().zip(&shards) {
+            state.set_sender(shard.sender.clone());
+        }
+        Ok(Self { shared, shards, layout })
+    }
+
+    /// Ends gracefully; `deadline` is when what is left is reset.
+    pub fn drain(&self, deadline: Millis) {
+        for shard in &self.shared.shards {
+            // Unlike other mail this must arrive: a full mailbox empties within a turn.
+            while !shard.tell(Mail::Drain { deadline }) {
+                if self.shards.iter().all(|shard| shard.thread.is_finished()) {
+                    return;
+                }
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    pub fn is_finished(&self) -> bool {
+        self.shards.iter().all(|shard| shard.thread.is_finished())
+    }
+
+    /// The first shard that ended by an error, if any did.
+    pub fn join(self) -> anyhow::Result<()> {
+        for (index, shard) in self.shards.into_iter().enumerate() {
+            match shard.thread.join() {
+                Ok(Ok(_)) => {}
+                Ok(Err(errno)) => anyhow::bail!("shard {index} failed: {errno}"),
+                Err(_) => anyhow::bail!("shard {index} panicked"),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn serve(instance: Instance) -> anyhow::Result<()> {
+    let ShardPlan { connections, reason, .. } = &instance.layout;
+    tracing::info!("{reason}; max_connections {connections}");
+    for (address, space) in instance.shared.spaces() {
+        tracing::info!("tuples towards {address}: {}", space.headroom().total);
+    }
+    for listener in &instance.shared.plan.listeners {
+        tracing::info!(listener = %listener.name, "listening on {}", listener.bind);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the control runtime")?;
+    runtime.block_on(control(&instance))?;
+    let shared = Arc::clone(&instance.shared);
+    let result = instance.join();
+    tracing::info!("stopped: {}", Totals::of(&shared));
+    result
+}
+
+/// How often a draining instance is asked whether it is done.
+const DRAIN_POLL: Duration = Duration::from_millis(20);
+
+async fn control(instance: &Instance) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+    let mut report = signal(SignalKind::user_defined1()).context("SIGUSR1")?;
+    let mut hangup = signal(SignalKind::hangup()).context("SIGHUP")?;
+    tokio::spawn(targets::follow(Arc::clone(&instance.shared)));
+    tokio::spawn(foreign::follow(Arc::clone(&instance.shared)));
+    tracing::info!("ready");
+    let mut draining = false;
+    let mut poll = tokio::time::interval(DRAIN_POLL);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => stop(instance, &mut draining),
+            _ = interrupt.recv() => stop(instance, &mut draining),
+            _ = report.recv() => print_report(&instance.shared),
+            _ = hangup.recv() => tracing::warn!("SIGHUP: reloading is not available in this version"),
+            _ = poll.tick() => {
+                if instance.is_finished() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+fn stop(instance: &Instance, draining: &mut bool) {
+    let open = instance.shared.connections.load(std::sync::atomic::Ordering::Relaxed);
+    let timeout = instance.shared.plan.drain_timeout_ms;
+    if std::mem::replace(draining, true) {
+        tracing::info!("stopping now: {open} connections are reset");
+        return instance.drain(0);
+    }
+    tracing::info!("draining: {open} connections have {} s; a second signal stops now", timeout / 1000);
+    instance.drain(monotonic_ms() + timeout);
+}
+
+/// Counters and headroom, one line each.
+fn print_report(shared: &Shared) {
+    let open = shared.connections.load(std::sync::atomic::Ordering::Relaxed);
+    tracing::info!("connections={open} max_connections={} {}", shared.connections_max, Totals::of(shared));
+    for (address, space) in shared.spaces() {
+        let room = space.headroom();
+        tracing::info!(
+            "tuples towards {address}: used={} free={} quarantined={} foreign={} total={}",
+            room.used,
+            room.free,
+            room.quarantined,
+            room.foreign,
+            room.total
+        );
+    }
+    let now = monotonic_ms();
+    for (pool, state) in shared.plan.pools.iter().zip(&shared.pools) {
+        let waiting = state.waiting.load(std::sync::atomic::Ordering::Relaxed);
+        tracing::info!("pool {}: waiting={waiting} queue_max={}", pool.name, state.queue_max);
+        for (server, state) in pool.servers.iter().zip(&state.servers) {
+            let active = state.active.load(std::sync::atomic::Ordering::Relaxed);
+            let health = if state.is_down(now) { "down" } else { "up" };
+            tracing::info!(
+                "server {}: {health} active={active} failures={}",
+                server.address,
+                state.failures()
+            );
+        }
+    }
+}

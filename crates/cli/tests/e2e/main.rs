@@ -1,0 +1,15 @@
+//! The real binary against real peers: bytes, servers, tuples, limits, faults, wrong input, few privileges.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod bad_input;
+mod bytes;
+mod faults;
+mod limits;
+mod peers;
+mod servers;
+mod tuples;
+mod unprivileged;

@@ -1,0 +1,533 @@
+//! The epoll backend: every socket is registered once, edge-triggered, for both directions; what an edge said is remembered
+//! until a call finds the socket empty or full. One hot buffer serves most of the traffic: it is filled, passed on and free
+//! again before the next socket is looked at.
+
+use crate::net::{Close, Event, Handler, ListenerId, NO_OWNER, Net, NetStats, Pressure, Refused, Sock};
+use crate::net::{SEND_QUEUE_HIGH, SEND_QUEUE_LOW};
+use fourfold_base::Millis;
+use fourfold_sys::buffers::{BUFFER_BYTES, Buf, Pool, Queue};
+use fourfold_sys::clock::monotonic_ms;
+use fourfold_sys::epoll::{Epoll, Ready, Waker};
+use fourfold_sys::socket::{self, Local, Step};
+use fourfold_sys::{Errno, descriptors};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
+
+/// Descriptors reported by one wait.
+const BATCH: usize = 512;
+/// Connections accepted from one listener before others get their turn.
+const ACCEPT_BATCH: usize = 64;
+/// Buffers read at once from a socket that fills them.
+const BULK_BUFFERS: usize = SEND_QUEUE_HIGH / BUFFER_BYTES;
+/// Sockets read without another look at the kernel; bounds the time between waits.
+const CARRY_BATCH: usize = 256;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Free,
+    Connecting,
+    Open,
+    /// Broken: reported, waiting for the app's close.
+    Dead,
+}
+
+struct State {
+    owner: u64,
+    generation: u32,
+    queue: Queue,
+    phase: Phase,
+    /// The app wants bytes.
+    wanted: bool,
+    /// The kernel may have bytes, or an end.
+    readable: bool,
+    /// FIN has been seen, so a short read does not mean empty.
+    ended: bool,
+    /// The last send was not taken whole; an edge will come.
+    blocked: bool,
+    finish: bool,
+    full: bool,
+    /// The last read filled its buffers: take more at once.
+    bulk: bool,
+    /// In `carried`.
+    carried: bool,
+    /// In `dirty`.
+    dirty: bool,
+}
+
+impl State {
+    fn new() -> Self {
+        Self {
+            owner: NO_OWNER,
+            generation: 0,
+            queue: Queue::default(),
+            phase: Phase::Free,
+            wanted: false,
+            readable: false,
+            ended: false,
+            blocked: false,
+            finish: false,
+            full: false,
+            bulk: false,
+            carried: false,
+            dirty: false,
+        }
+    }
+}
+
+struct Listener {
+    fd: Option<OwnedFd>,
+    accepting: bool,
+}
+
+pub struct EpollNet {
+    epoll: Epoll,
+    ready: Vec<Ready>,
+    waker: Waker,
+    /// Indexed by descriptor.
+    states: Vec<State>,
+    sockets: usize,
+    sockets_max: usize,
+    listeners: Vec<Listener>,
+    pool: Pool,
+    scratch: Vec<Buf>,
+    /// Sockets with more to read, or waiting for a buffer.
+    carried: VecDeque<Sock>,
+    dirty: Vec<Sock>,
+    closed: VecDeque<u64>,
+    now: Millis,
+    buffer_shortages: u64,
+    turns: u64,
+}
+
+/// Marks the data of listeners and of the waker apart from sockets, whose generation never has the top bit.
+const LISTENER: u64 = 1 << 63;
+const WAKER: u64 = u64::MAX;
+const GENERATIONS: u32 = 0x7FFF_FFFF;
+
+impl EpollNet {
+    /// The descriptors of `listeners` and `waker` must be in the calling thread's table, which bounds the sockets.
+    pub fn new(
+        listeners: Vec<OwnedFd>,
+        waker: Waker,
+        sockets_max: usize,
+        buffers_max: usize,
+    ) -> Result<Self, Errno> {
+        let epoll = Epoll::new(BATCH)?;
+        epoll.add_input(waker.as_raw_fd(), WAKER)?;
+        let listeners = listeners.into_iter().map(|fd| Listener { fd: Some(fd), accepting: false }).collect();
+        Ok(Self {
+            epoll,
+            ready: Vec::with_capacity(BATCH),
+            waker,
+            states: Vec::with_capacity(sockets_max.min(1 << 20) + 64),
+            sockets: 0,
+            sockets_max,
+            listeners,
+            pool: Pool::new(buffers_max),
+            scratch: Vec::with_capacity(BULK_BUFFERS),
+            carried: VecDeque::new(),
+            dirty: Vec::new(),
+            closed: VecDeque::new(),
+            now: monotonic_ms(),
+            buffer_shortages: 0,
+            turns: 0,
+        })
+    }
+}
+
+impl Net for EpollNet {
+    fn accept(&mut self, listener: ListenerId) {
+        let Some(Listener { fd: Some(fd), accepting }) = self.listeners.get_mut(listener.0 as usize) else {
+            return;
+        };
+        if !std::mem::replace(accepting, true) {
+            // Fails only for want of kernel memory; the listener then waits for the app's next try.
+            *accepting = self.epoll.add_input(fd.as_raw_fd(), LISTENER | u64::from(listener.0)).is_ok();
+        }
+    }
+
+    fn stop_accepting(&mut self, listener: ListenerId) {
+        let Some(Listener { fd: Some(fd), accepting }) = self.listeners.get_mut(listener.0 as usize) else {
+            return;
+        };
+        if std::mem::replace(accepting, false) {
+            let _ = self.epoll.remove(fd.as_raw_fd());
+        }
+    }
+
+    fn close_listener(&mut self, listener: ListenerId) {
+        if let Some(entry) = self.listeners.get_mut(listener.0 as usize) {
+            *entry = Listener { fd: None, accepting: false };
+        }
+    }
+
+    fn listeners(&self) -> usize {
+        self.listeners.len()
+    }
+
+    fn connect(&mut self, remote: &SocketAddr, local: Local, owner: u64) -> Result<Sock, Refused> {
+        if self.sockets >= self.sockets_max {
+            return Err(Refused { step: Step::Socket, errno: Errno::EMFILE });
+        }
+        let fd = socket::connect(remote, local).map_err(|(step, errno)| Refused { step, errno })?;
+        let sock =
+            self.register(fd, Phase::Connecting).map_err(|errno| Refused { step: Step::Socket, errno })?;
+        self.adopt(sock, owner);
+        Ok(sock)
+    }
+
+    fn adopt(&mut self, sock: Sock, owner: u64) {
+        if let Some(state) = self.state(sock) {
+            state.owner = owner;
+        }
+    }
+
+    fn receive(&mut self, sock: Sock) {
+        let Some(state) = self.state(sock) else { return };
+        state.wanted = true;
+        if state.readable && state.phase == Phase::Open {
+            self.carry(sock);
+        }
+    }
+
+    fn pause(&mut self, sock: Sock) {
+        if let Some(state) = self.state(sock) {
+            state.wanted = false;
+        }
+    }
+
+    fn send(&mut self, sock: Sock, buf: Buf) -> Pressure {
+        let Some(state) = live(&mut self.states, sock).filter(|state| state.phase == Phase::Open) else {
+            self.pool.free(buf);
+            return Pressure::Room;
+        };
+        state.queue.push(&mut self.pool, buf);
+        state.full |= state.queue.bytes() >= SEND_QUEUE_HIGH;
+        let pressure = if state.full { Pressure::Full } else { Pressure::Room };
+        if !state.blocked && !std::mem::replace(&mut state.dirty, true) {
+            self.dirty.push(sock);
+        }
+        pressure
+    }
+
+    fn finish(&mut self, sock: Sock) {
+        let Some(state) = self.state(sock) else { return };
+        state.finish = true;
+        if !state.blocked && !std::mem::replace(&mut state.dirty, true) {
+            self.dirty.push(sock);
+        }
+    }
+
+    fn close(&mut self, sock: Sock, how: Close) {
+        let Some(state) = live(&mut self.states, sock) else { return };
+        state.queue.clear(&mut self.pool);
+        let fresh = State { generation: (state.generation + 1) & GENERATIONS, ..State::new() };
+        let owner = std::mem::replace(state, fresh).owner;
+        if how == Close::Reset {
+            socket::reset_on_close(sock.index as RawFd);
+        }
+        descriptors::close(sock.index as RawFd);
+        self.sockets -= 1;
+        self.closed.push_back(owner);
+    }
+
+    fn unsent(&self, sock: Sock) -> usize {
+        self.states
+            .get(sock.index as usize)
+            .filter(|s| s.generation == sock.generation)
+            .map_or(0, |s| s.queue.bytes())
+    }
+
+    fn peer_address(&mut self, sock: Sock) -> Result<SocketAddr, Errno> {
+        self.state(sock).ok_or(Errno::EBADF)?;
+        socket::peer_address(sock.index as RawFd)
+    }
+
+    fn alloc(&mut self) -> Option<Buf> {
+        self.pool.alloc()
+    }
+    fn bytes<'a>(&'a self, buf: &'a Buf) -> &'a [u8] {
+        self.pool.bytes(buf)
+    }
+    fn bytes_mut<'a>(&'a mut self, buf: &'a mut Buf) -> &'a mut [u8] {
+        self.pool.bytes_mut(buf)
+    }
+    fn free(&mut self, buf: Buf) {
+        self.pool.free(buf);
+    }
+
+    fn turn<H: Handler<Self>>(&mut self, deadline: Option<Millis>, handler: &mut H) -> Result<(), Errno> {
+        // What the app did outside events: start, mail, timers. If that tells it something new, its deadline is void, and it
+        // may even be finished: then this turn does not wait.
+        let told = self.settle(handler);
+        let timeout = match deadline {
+            _ if told || (!self.carried.is_empty() && self.pool.available() > 0) => Some(0),
+            Some(deadline) => Some(deadline.saturating_sub(monotonic_ms())),
+            None => None,
+        };
+        let mut ready = std::mem::take(&mut self.ready);
+        let result = self.epoll.wait(timeout, &mut ready);
+        self.now = monotonic_ms();
+        self.turns += 1;
+        for event in &ready {
+            self.handle_ready(event, handler);
+            self.settle(handler);
+        }
+        self.ready = ready;
+        self.read_carried(handler);
+        result
+    }
+
+    fn now(&self) -> Millis {
+        self.now
+    }
+
+    fn stats(&self) -> NetStats {
+        NetStats {
+            sockets: self.sockets,
+            sockets_max: self.sockets_max,
+            buffers_in_use: self.pool.in_use(),
+            buffers_max: self.pool.limit(),
+            buffer_shortages: self.buffer_shortages,
+            turns: self.turns,
+        }
+    }
+
+    fn trim(&mut self) {
+        self.pool.trim();
+    }
+}
+
+impl EpollNet {
+    fn state(&mut self, sock: Sock) -> Option<&mut State> {
+        live(&mut self.states, sock)
+    }
+
+    fn register(&mut self, fd: OwnedFd, phase: Phase) -> Result<Sock, Errno> {
+        let index = fd.as_raw_fd() as usize;
+        while self.states.len() <= index {
+            self.states.push(State::new());
+        }
+        let Some(state) = self.states.get_mut(index) else { return Err(Errno::EMFILE) };
+        let sock = Sock { index: index as u32, generation: state.generation };
+        self.epoll.add_socket(fd.as_raw_fd(), pack(sock))?;
+        state.phase = phase;
+        let _ = fd.into_raw_fd();
+        self.sockets += 1;
+        Ok(sock)
+    }
+
+    fn handle_ready<H: Handler<Self>>(&mut self, ready: &Ready, handler: &mut H) {
+        if ready.data == WAKER {
+            return self.waker.clear();
+        }
+        if ready.data & LISTENER != 0 {
+            return self.accept_some(ListenerId((ready.data & !LISTENER) as u32), handler);
+        }
+        let sock = Sock { index: ready.data as u32, generation: (ready.data >> 32) as u32 };
+        let Some(state) = self.state(sock) else { return };
+        state.readable |= ready.readable || ready.ended || ready.error;
+        state.ended |= ready.ended || ready.error;
+        let (phase, owner, wanted, readable) = (state.phase, state.owner, state.wanted, state.readable);
+        match phase {
+            Phase::Connecting if ready.error => {
+                let errno = socket::take_error(sock.index as RawFd).err().unwrap_or(Errno::ECONNRESET);
+                self.fail_connect(sock, owner, errno, handler);
+            }
+            Phase::Connecting if ready.writable => {
+                self.set_phase(sock, Phase::Open);
+                handler.on_event(self, Event::Connected { sock, owner });
+            }
+            Phase::Open => {
+                if ready.writable && std::mem::take(&mut self.states[sock.index as usize].blocked) {
+                    self.transmit(sock, handler);
+                }
+                if readable && wanted {
+                    self.read(sock, handler);
+                } else if ready.broken {
+                    // Nobody reads, so nobody else would find out.
+                    let errno = socket::take_error(sock.index as RawFd).err().unwrap_or(Errno::ECONNRESET);
+                    self.fail(sock, errno, handler);
+                }
+            }
+            Phase::Connecting | Phase::Dead | Phase::Free => {}
+        }
+    }
+
+    fn fail_connect<H: Handler<Self>>(&mut self, sock: Sock, owner: u64, errno: Errno, handler: &mut H) {
+        self.set_phase(sock, Phase::Dead);
+        handler.on_event(self, Event::ConnectFailed { sock, owner, step: Step::Connect, errno });
+    }
+
+    fn set_phase(&mut self, sock: Sock, phase: Phase) {
+        if let Some(state) = self.state(sock) {
+            state.phase = phase;
+        }
+    }
+
+    fn accept_some<H: Handler<Self>>(&mut self, listener: ListenerId, handler: &mut H) {
+        for _ in 0..ACCEPT_BATCH {
+            let Some(Listener { fd: Some(fd), accepting: true }) = self.listeners.get(listener.0 as usize)
+            else {
+                return;
+            };
+            let accepted = match self.sockets < self.sockets_max {
+                true => socket::accept(fd.as_raw_fd()),
+                false => Err(Errno::EMFILE),
+            };
+            match accepted.and_then(|fd| self.register(fd, Phase::Open)) {
+                Ok(sock) => {
+                    handler.on_event(self, Event::Accepted { listener, sock });
+                    self.settle(handler);
+                }
+                Err(Errno::EAGAIN) => return,
+                // accept(2): errors of the connection itself are to be taken like EAGAIN, and the next one tried.
+                Err(Errno::EINTR | Errno::ECONNABORTED | Errno::EPROTO | Errno::EPERM | Errno::ENETDOWN) => {}
+                Err(errno) => {
+                    self.stop_accepting(listener);
+                    return handler.on_event(self, Event::AcceptFailed { listener, errno });
+                }
+            }
+        }
+    }
+
+    /// Reads once and hands the bytes on.
+    fn read<H: Handler<Self>>(&mut self, sock: Sock, handler: &mut H) {
+        let Some(state) = live(&mut self.states, sock).filter(|s| s.phase == Phase::Open && s.wanted) else {
+            return;
+        };
+        let (owner, bulk) = (state.owner, state.bulk);
+        let mut buffers = std::mem::take(&mut self.scratch);
+        // While buffers are scarce nobody gets more than one.
+        let count = if bulk && self.pool.available() > self.pool.limit() / 2 { BULK_BUFFERS } else { 1 };
+        buffers.extend(std::iter::from_fn(|| self.pool.alloc()).take(count));
+        if buffers.is_empty() {
+            self.scratch = buffers;
+            self.buffer_shortages += 1;
+            return self.carry(sock);
+        }
+        let result = socket::receive(sock.index as RawFd, &mut self.pool, &mut buffers);
+        let Some(state) = self.state(sock) else { return };
+        match result {
+            Ok(received) if received.bytes > 0 => {
+                // epoll(7): a short read from a stream means that it was emptied; an end already seen is still to be read.
+                state.readable = received.filled || state.ended;
+                state.bulk = received.bytes >= BUFFER_BYTES;
+                for buf in buffers.drain(..) {
+                    handler.on_event(self, Event::Received { sock, owner, buf });
+                }
+                self.scratch = buffers;
+                if self.state(sock).is_some_and(|state| state.readable && state.wanted) {
+                    self.carry(sock);
+                }
+                return;
+            }
+            Ok(_) => {
+                (state.wanted, state.readable) = (false, false);
+                handler.on_event(self, Event::Eof { sock, owner });
+            }
+            Err(Errno::EAGAIN) => (state.readable, state.ended) = (false, false),
+            Err(Errno::EINTR) => self.carry(sock),
+            Err(errno) => self.fail(sock, errno, handler),
+        }
+        self.scratch = buffers;
+    }
+
+    fn fail<H: Handler<Self>>(&mut self, sock: Sock, errno: Errno, handler: &mut H) {
+        let Some(state) = live(&mut self.states, sock) else { return };
+        state.queue.clear(&mut self.pool);
+        state.phase = Phase::Dead;
+        let owner = state.owner;
+        handler.on_event(self, Event::Failed { sock, owner, errno });
+    }
+
+    fn carry(&mut self, sock: Sock) {
+        let Some(state) = live(&mut self.states, sock) else { return };
+        if !std::mem::replace(&mut state.carried, true) {
+            self.carried.push_back(sock);
+        }
+    }
+
+    fn read_carried<H: Handler<Self>>(&mut self, handler: &mut H) {
+        for _ in 0..self.carried.len().min(CARRY_BATCH) {
+            // Sends that leave give buffers back, and each wakes the shard.
+            if self.pool.available() == 0 {
+                return;
+            }
+            let Some(sock) = self.carried.pop_front() else { return };
+            let Some(state) = self.state(sock) else { continue };
+            state.carried = false;
+            self.read(sock, handler);
+            self.settle(handler);
+        }
+    }
+
+    /// Sends what the app queued and reports what was closed, until there is nothing of either. `true`: the app was told of
+    /// something.
+    fn settle<H: Handler<Self>>(&mut self, handler: &mut H) -> bool {
+        let mut told = false;
+        loop {
+            if let Some(sock) = self.dirty.pop() {
+                let Some(state) = self.state(sock) else { continue };
+                state.dirty = false;
+                told |= self.transmit(sock, handler);
+            } else if let Some(owner) = self.closed.pop_front() {
+                told = true;
+                handler.on_event(self, Event::Closed { owner });
+            } else {
+                return told;
+            }
+        }
+    }
+
+    /// `true`: the app was told of something.
+    fn transmit<H: Handler<Self>>(&mut self, sock: Sock, handler: &mut H) -> bool {
+        let Some(state) = live(&mut self.states, sock).filter(|state| state.phase == Phase::Open) else {
+            return false;
+        };
+        while !state.queue.is_empty() && !state.blocked {
+            match socket::transmit(sock.index as RawFd, &mut self.pool, &mut state.queue) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => state.blocked = true,
+                Err(errno) => {
+                    self.fail(sock, errno, handler);
+                    return true;
+                }
+            }
+        }
+        let owner = state.owner;
+        let finished = state.queue.is_empty() && std::mem::take(&mut state.finish);
+        let drained = state.full && state.queue.bytes() <= SEND_QUEUE_LOW;
+        if drained {
+            state.full = false;
+            handler.on_event(self, Event::Drained { sock, owner });
+        }
+        if finished && self.state(sock).is_some() {
+            // ENOTCONN: the peer has reset; reading tells.
+            let _ = socket::shutdown_write(sock.index as RawFd);
+            handler.on_event(self, Event::Finished { sock, owner });
+        }
+        drained || finished
+    }
+}
+
+impl Drop for EpollNet {
+    fn drop(&mut self) {
+        for (fd, state) in self.states.iter().enumerate() {
+            if state.phase != Phase::Free {
+                descriptors::close(fd as RawFd);
+            }
+        }
+    }
+}
+
+fn live(states: &mut [State], sock: Sock) -> Option<&mut State> {
+    states
+        .get_mut(sock.index as usize)
+        .filter(|state| state.generation == sock.generation && state.phase != Phase::Free)
+}
+
+fn pack(sock: Sock) -> u64 {
+    u64::from(sock.generation) << 32 | u64::from(sock.index)
+}

@@ -1,0 +1,188 @@
+//! The one interface between features and the machine.
+
+use fourfold_base::Millis;
+use fourfold_sys::Errno;
+use fourfold_sys::buffers::Buf;
+use fourfold_sys::socket::{Local, Step};
+use std::net::SocketAddr;
+
+/// A socket of this shard. The generation keeps a late event or a stale handle from reaching the socket's successor.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Sock {
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+}
+
+impl Sock {
+    /// No socket: every operation on it does nothing.
+    pub const NONE: Sock = Sock { index: u32::MAX, generation: 0 };
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ListenerId(pub u32);
+
+/// The owner of an accepted socket that its app has not adopted. No app uses this number.
+pub const NO_OWNER: u64 = u64::MAX;
+
+/// Above this many unsent bytes a socket reports [`Pressure::Full`]; its app stops reading the other side.
+pub const SEND_QUEUE_HIGH: usize = 128 * 1024;
+/// At or below this many a full socket reports [`Event::Drained`].
+pub const SEND_QUEUE_LOW: usize = 32 * 1024;
+const _: () = assert!(SEND_QUEUE_LOW < SEND_QUEUE_HIGH);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "a full socket must stop its sender"]
+pub enum Pressure {
+    Room,
+    /// Stop reading what feeds this socket until [`Event::Drained`].
+    Full,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Close {
+    /// FIN, after what the kernel already has; bytes still queued here are dropped.
+    Orderly,
+    /// RST: the peer learns that bytes were lost; no TIME_WAIT stays behind.
+    Reset,
+}
+
+/// A connection that could not even be started.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Refused {
+    pub step: Step,
+    pub errno: Errno,
+}
+
+/// What the machine tells an app. `owner` is the number that the app gave with [`Net::connect`] or [`Net::adopt`].
+#[derive(Debug)]
+pub enum Event {
+    /// A new connection. Answer with [`Net::adopt`] or [`Net::close`].
+    Accepted {
+        listener: ListenerId,
+        sock: Sock,
+    },
+    /// Accepting failed and has stopped; [`Net::accept`] starts it again. Connections wait in the backlog meanwhile.
+    AcceptFailed {
+        listener: ListenerId,
+        errno: Errno,
+    },
+    Connected {
+        sock: Sock,
+        owner: u64,
+    },
+    /// The socket still wants a [`Net::close`].
+    ConnectFailed {
+        sock: Sock,
+        owner: u64,
+        step: Step,
+        errno: Errno,
+    },
+    /// Bytes, in order. Whoever gets the buffer sends it or frees it. May still come once [`Net::pause`] was called.
+    Received {
+        sock: Sock,
+        owner: u64,
+        buf: Buf,
+    },
+    /// The peer sent FIN: no more bytes will come. Ours still go.
+    Eof {
+        sock: Sock,
+        owner: u64,
+    },
+    /// The connection is broken (RST, time-out, unreachable); queued bytes are gone. The socket still wants a `close`.
+    Failed {
+        sock: Sock,
+        owner: u64,
+        errno: Errno,
+    },
+    /// The kernel has taken all bytes and the FIN that [`Net::finish`] asked for.
+    Finished {
+        sock: Sock,
+        owner: u64,
+    },
+    /// A full socket has room again.
+    Drained {
+        sock: Sock,
+        owner: u64,
+    },
+    /// The kernel has let go of a socket that was closed: its tuple and descriptor are free. Nothing follows for this socket.
+    Closed {
+        owner: u64,
+    },
+}
+
+/// Counts for headroom and tests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NetStats {
+    pub sockets: usize,
+    pub sockets_max: usize,
+    pub buffers_in_use: usize,
+    pub buffers_max: usize,
+    /// Times that a socket had bytes to read and there was no buffer; it was read later.
+    pub buffer_shortages: u64,
+    pub turns: u64,
+}
+
+/// Receives the events of one turn, and may act on the net while it does.
+pub trait Handler<N: Net> {
+    fn on_event(&mut self, net: &mut N, event: Event);
+}
+
+/// The machine as one shard sees it. Nothing blocks but [`Net::turn`]; operations on a socket that is gone do nothing.
+pub trait Net: Sized {
+    /// Starts, or resumes, accepting on a listener that the shard was given.
+    fn accept(&mut self, listener: ListenerId);
+    /// Stops accepting; connections wait in the backlog, or go to other shards.
+    fn stop_accepting(&mut self, listener: ListenerId);
+    /// Accepts nothing more, ever, and takes the listener's socket off its address.
+    fn close_listener(&mut self, listener: ListenerId);
+    fn listeners(&self) -> usize;
+
+    /// Starts a connection: [`Event::Connected`] or [`Event::ConnectFailed`] follows, unless it is refused at once.
+    fn connect(&mut self, remote: &SocketAddr, local: Local, owner: u64) -> Result<Sock, Refused>;
+    /// Names the owner of an accepted socket, or renames one.
+    fn adopt(&mut self, sock: Sock, owner: u64);
+
+    /// Delivers bytes until [`Net::pause`], end or failure.
+    fn receive(&mut self, sock: Sock);
+    fn pause(&mut self, sock: Sock);
+    /// Queues bytes; they leave when the app's handler returns, in order.
+    fn send(&mut self, sock: Sock, buf: Buf) -> Pressure;
+    /// FIN after all queued bytes; [`Event::Finished`] tells when. The other direction stays open.
+    fn finish(&mut self, sock: Sock);
+    /// Gives the socket up. [`Event::Closed`] follows, once, and nothing else.
+    fn close(&mut self, sock: Sock, how: Close);
+    /// Bytes queued and not yet taken by the kernel.
+    fn unsent(&self, sock: Sock) -> usize;
+    /// Not on the data path: costs system calls.
+    fn peer_address(&mut self, sock: Sock) -> Result<SocketAddr, Errno>;
+
+    /// An empty buffer, to be filled through [`Net::bytes_mut`] and cut to length. `None`: the limit is reached.
+    fn alloc(&mut self) -> Option<Buf>;
+    fn bytes<'a>(&'a self, buf: &'a Buf) -> &'a [u8];
+    fn bytes_mut<'a>(&'a mut self, buf: &'a mut Buf) -> &'a mut [u8];
+    fn free(&mut self, buf: Buf);
+
+    /// Waits for events, at most until `deadline` (`None`: as long as it takes), and hands them to `handler`.
+    fn turn<H: Handler<Self>>(&mut self, deadline: Option<Millis>, handler: &mut H) -> Result<(), Errno>;
+    /// The time of the present turn.
+    fn now(&self) -> Millis;
+    fn stats(&self) -> NetStats;
+    /// Gives idle buffer memory back. For quiet moments.
+    fn trim(&mut self);
+}
+
+/// A feature running on a shard.
+pub trait App<N: Net>: Handler<N> {
+    /// What other threads may tell it.
+    type Mail: Send;
+
+    fn start(&mut self, net: &mut N);
+    fn on_mail(&mut self, net: &mut N, mail: Self::Mail);
+    /// Called in every turn after the events; fires due timers.
+    fn on_turn(&mut self, net: &mut N);
+    /// When [`Self::on_turn`] is needed next.
+    #[must_use]
+    fn poll_timeout(&self) -> Option<Millis>;
+    /// The shard ends when this turns true.
+    fn is_finished(&self) -> bool;
+}

@@ -1,0 +1,875 @@
+//! The io_uring backend: direct descriptors, multishot accept and receive into provided buffers, and per socket at most one
+//! send and one receive in flight.
+//!
+//! A receive is multishot while traffic is interactive. Once a reader is slower than its sender the app pauses the sender;
+//! the multishot is cancelled and the socket is read on demand, [`BULK_BUFFERS`] at a time, until a read comes back short.
+//!
+//! A slot is closed only when none of its operations is in flight, so a completion never meets the slot's successor.
+
+use crate::net::{Close, Event, Handler, ListenerId, NO_OWNER, Net, NetStats, Pressure, Refused, Sock};
+use crate::net::{SEND_QUEUE_HIGH, SEND_QUEUE_LOW};
+use fourfold_base::Millis;
+use fourfold_sys::Errno;
+use fourfold_sys::buffers::{BUFFER_BYTES, Buf, Pool, Queue};
+use fourfold_sys::clock::monotonic_ms;
+use fourfold_sys::epoll::Waker;
+use fourfold_sys::socket::{self, Local, Step};
+use fourfold_sys::uring::{Completion, Ring, Unavailable, end_receive_installed, shutdown_installed};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+/// Buffers read at once from a socket that is read on demand.
+const BULK_BUFFERS: usize = SEND_QUEUE_HIGH / BUFFER_BYTES;
+/// Buffers lent to the kernel at first; doubled each time that they do not suffice. Running out costs a receive one more
+/// submission, while every buffer lent is touched sooner or later and then resident.
+const PROVIDED_START: usize = 64;
+/// Most buffers lent: one for so many sockets, within these bounds and half of the pool.
+const PROVIDED_SOCKETS: usize = 64;
+const PROVIDED_FEWEST_MAX: usize = 128;
+const PROVIDED_MOST_MAX: usize = 2048;
+
+/// How often, and how long each time, a net that is dropped waits for its listeners to be let go.
+const FAREWELL_TURNS: usize = 100;
+const FAREWELL_TURN_MS: u64 = 10;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Free,
+    Connecting,
+    Open,
+    /// Broken: reported, waiting for the app's close.
+    Dead,
+    /// Closed by the app; waiting for operations in flight.
+    Closing,
+    /// The close itself is in flight.
+    Closed,
+}
+
+/// What a completion belongs to: the top byte of its data.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+enum Op {
+    Accept = 1,
+    Waker,
+    Socket,
+    Option,
+    Bind,
+    Connect,
+    Receive,
+    Bulk,
+    Send,
+    Install,
+    Shutdown,
+    Quit,
+    Cancel,
+    Close,
+    Peer,
+    Watch,
+}
+
+impl Op {
+    const ALL: [Op; 16] = {
+        use Op::*;
+        [
+            Accept, Waker, Socket, Option, Bind, Connect, Receive, Bulk, Send, Install, Shutdown, Quit,
+            Cancel, Close, Peer, Watch,
+        ]
+    };
+    fn of(step: Step) -> Self {
+        match step {
+            Step::Socket => Op::Socket,
+            Step::Option => Op::Option,
+            Step::Bind => Op::Bind,
+            Step::Connect => Op::Connect,
+        }
+    }
+}
+
+const GENERATIONS: u32 = 0xFF_FFFF;
+
+fn pack(op: Op, sock: Sock) -> u64 {
+    (op as u64) << 56 | u64::from(sock.generation & GENERATIONS) << 32 | u64::from(sock.index)
+}
+
+fn unpack(data: u64) -> Option<(Op, Sock)> {
+    let op = *Op::ALL.get(((data >> 56) as usize).checked_sub(1)?)?;
+    Some((op, Sock { index: data as u32, generation: (data >> 32) as u32 & GENERATIONS }))
+}
+
+struct State {
+    owner: u64,
+    generation: u32,
+    queue: Queue,
+    phase: Phase,
+    /// Operations that will still complete.
+    in_flight: u8,
+    /// Index into `bulks` while a bulk read is in flight.
+    bulk_op: u16,
+    /// Why the connection could not be made, until its last step completes.
+    error: Option<(Step, Errno)>,
+    wanted: bool,
+    /// A receive is in flight.
+    armed: bool,
+    cancelling: bool,
+    bulk: bool,
+    ended: bool,
+    sending: bool,
+    finish: bool,
+    full: bool,
+    reset: bool,
+    dirty: bool,
+    starved: bool,
+    watch: Watch,
+}
+
+/// Whether the end of a socket that is not read is waited for. It is asked once: after the peer's FIN every further question
+/// would be answered at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Watch {
+    Not,
+    InFlight,
+    Over,
+}
+
+impl State {
+    fn new(generation: u32) -> Self {
+        Self {
+            owner: NO_OWNER,
+            generation,
+            queue: Queue::default(),
+            phase: Phase::Free,
+            in_flight: 0,
+            bulk_op: 0,
+            error: None,
+            wanted: false,
+            armed: false,
+            cancelling: false,
+            bulk: false,
+            ended: false,
+            sending: false,
+            finish: false,
+            full: false,
+            reset: false,
+            dirty: false,
+            starved: false,
+            watch: Watch::Not,
+        }
+    }
+}
+
+struct Listener {
+    fd: Option<OwnedFd>,
+    /// The app wants connections.
+    wanted: bool,
+    /// An accept is in flight.
+    armed: bool,
+    /// The descriptor goes as soon as no accept is in flight.
+    closing: bool,
+}
+
+pub struct UringNet {
+    ring: Ring,
+    /// Reused by every turn.
+    batch: Vec<Completion>,
+    /// Completions that came while an answer was awaited; handled in the next turn.
+    completions: Vec<Completion>,
+    waker: Waker,
+    /// Indexed by slot.
+    states: Vec<State>,
+    /// Slots below this are the kernel's to give to accepted connections.
+    accept_slots: u32,
+    /// Free slots for connections that we make, and the first never used one.
+    free_slots: Vec<u32>,
+    fresh_slot: u32,
+    sockets: usize,
+    listeners: Vec<Listener>,
+    pool: Pool,
+    provided_target: usize,
+    provided_max: usize,
+    /// The kernel has run out of lent buffers since the last time that they were lent.
+    short: bool,
+    bulks: Vec<Vec<Buf>>,
+    free_bulks: Vec<u16>,
+    dirty: Vec<Sock>,
+    starved: VecDeque<Sock>,
+    closed: VecDeque<u64>,
+    now: Millis,
+    buffer_shortages: u64,
+    turns: u64,
+}
+
+impl UringNet {
+    /// A net of at most `accept_slots` accepted and `connect_slots` made connections. Call it on the shard's own thread.
+    pub fn new(
+        listeners: Vec<OwnedFd>,
+        waker: Waker,
+        accept_slots: u32,
+        connect_slots: u32,
+        buffers_max: usize,
+    ) -> Result<Self, Unavailable> {
+        let mut ring = Ring::new(accept_slots + connect_slots, accept_slots)?;
+        ring.watch(waker.as_raw_fd(), pack(Op::Waker, Sock { index: 0, generation: 0 }));
+        let listeners = listeners
+            .into_iter()
+            .map(|fd| Listener { fd: Some(fd), wanted: false, armed: false, closing: false })
+            .collect();
+        let pool = Pool::new(buffers_max);
+        let by_sockets = (accept_slots + connect_slots) as usize / PROVIDED_SOCKETS;
+        let provided_max =
+            by_sockets.clamp(PROVIDED_FEWEST_MAX, PROVIDED_MOST_MAX).min(pool.limit() / 2).max(1);
+        Ok(Self {
+            ring,
+            batch: Vec::new(),
+            completions: Vec::new(),
+            waker,
+            states: Vec::with_capacity((accept_slots + connect_slots) as usize),
+            accept_slots,
+            free_slots: Vec::new(),
+            fresh_slot: accept_slots,
+            sockets: 0,
+            listeners,
+            provided_target: PROVIDED_START.min(provided_max),
+            provided_max,
+            short: false,
+            pool,
+            bulks: Vec::new(),
+            free_bulks: Vec::new(),
+            dirty: Vec::new(),
+            starved: VecDeque::new(),
+            closed: VecDeque::new(),
+            now: monotonic_ms(),
+            buffer_shortages: 0,
+            turns: 0,
+        })
+    }
+}
+
+impl Net for UringNet {
+    fn accept(&mut self, listener: ListenerId) {
+        let Some(entry) = self.listeners.get_mut(listener.0 as usize) else { return };
+        entry.wanted = !entry.closing;
+        self.arm_accept(listener);
+    }
+
+    fn stop_accepting(&mut self, listener: ListenerId) {
+        let Some(entry) = self.listeners.get_mut(listener.0 as usize) else { return };
+        if std::mem::replace(&mut entry.wanted, false) && entry.armed {
+            let target = pack(Op::Accept, listener_sock(listener));
+            self.ring.cancel(target, pack(Op::Cancel, listener_sock(listener)));
+        }
+    }
+
+    fn close_listener(&mut self, listener: ListenerId) {
+        self.stop_accepting(listener);
+        if let Some(entry) = self.listeners.get_mut(listener.0 as usize) {
+            entry.closing = true;
+            entry.fd.take_if(|_| !entry.armed);
+        }
+    }
+
+    fn listeners(&self) -> usize {
+        self.listeners.len()
+    }
+
+    fn connect(&mut self, remote: &SocketAddr, local: Local, owner: u64) -> Result<Sock, Refused> {
+        let Some(slot) = self.take_slot() else {
+            return Err(Refused { step: Step::Socket, errno: Errno::EMFILE });
+        };
+        let sock = self.open(slot, Phase::Connecting);
+        if let Some(state) = live(&mut self.states, sock) {
+            state.owner = owner;
+            state.in_flight = 1;
+        }
+        self.ring.connect(slot, remote, local, |step| pack(Op::of(step), sock));
+        Ok(sock)
+    }
+
+    fn adopt(&mut self, sock: Sock, owner: u64) {
+        if let Some(state) = live(&mut self.states, sock) {
+            state.owner = owner;
+        }
+    }
+
+    fn receive(&mut self, sock: Sock) {
+        if let Some(state) = live(&mut self.states, sock) {
+            state.wanted = true;
+            mark_dirty(&mut self.dirty, state, sock);
+        }
+    }
+
+    fn pause(&mut self, sock: Sock) {
+        let Some(state) = live(&mut self.states, sock) else { return };
+        state.wanted = false;
+        state.bulk = true;
+        // A receive would tell that the peer is gone, and there will be none for as long as the other side takes nothing.
+        if state.watch == Watch::Not {
+            state.watch = Watch::InFlight;
+            state.in_flight += 1;
+            self.ring.watch_end(sock.index, pack(Op::Watch, sock));
+        }
+        if state.armed && state.bulk_op == 0 && !std::mem::replace(&mut state.cancelling, true) {
+            self.ring.cancel(pack(Op::Receive, sock), pack(Op::Cancel, sock));
+        }
+    }
+
+    fn send(&mut self, sock: Sock, buf: Buf) -> Pressure {
+        let Some(state) = live(&mut self.states, sock).filter(|state| state.phase == Phase::Open) else {
+            self.pool.free(buf);
+            return Pressure::Room;
+        };
+        state.queue.push(&mut self.pool, buf);
+        state.full |= state.queue.bytes() >= SEND_QUEUE_HIGH;
+        let pressure = if state.full { Pressure::Full } else { Pressure::Room };
+        mark_dirty(&mut self.dirty, state, sock);
+        pressure
+    }
+
+    fn finish(&mut self, sock: Sock) {
+        if let Some(state) = live(&mut self.states, sock) {
+            state.finish = true;
+            mark_dirty(&mut self.dirty, state, sock);
+        }
+    }
+
+    fn close(&mut self, sock: Sock, how: Close) {
+        let Some(state) = live(&mut self.states, sock) else { return };
+        let connecting = state.phase == Phase::Connecting;
+        state.phase = Phase::Closing;
+        state.reset = how == Close::Reset;
+        state.wanted = false;
+        if !state.sending {
+            state.queue.clear(&mut self.pool);
+        }
+        // A multishot receive is ended by its socket: a cancel searches all operations that wait, on 256 lists.
+        if state.armed && state.bulk_op == 0 && !std::mem::replace(&mut state.cancelling, true) {
+            state.in_flight += 1;
+            self.ring.install(sock.index, pack(Op::Quit, sock));
+        }
+        let send = state.sending.then_some(Op::Send);
+        let watch = (state.watch == Watch::InFlight).then_some(Op::Watch);
+        for op in [send, watch, connecting.then_some(Op::Connect)].into_iter().flatten() {
+            self.ring.cancel(pack(op, sock), pack(Op::Cancel, sock));
+        }
+        self.close_when_quiet(sock);
+    }
+
+    fn unsent(&self, sock: Sock) -> usize {
+        self.states
+            .get(sock.index as usize)
+            .filter(|s| s.generation == sock.generation)
+            .map_or(0, |s| s.queue.bytes())
+    }
+
+    /// A direct descriptor has no system calls of its own: an ordinary one is installed for the question. Completions that
+    /// arrive meanwhile are kept for the next turn.
+    fn peer_address(&mut self, sock: Sock) -> Result<SocketAddr, Errno> {
+        live(&mut self.states, sock).ok_or(Errno::EBADF)?;
+        self.ring.install(sock.index, pack(Op::Peer, sock));
+        let mut kept = std::mem::take(&mut self.completions);
+        let mut fresh = Vec::new();
+        let mut answer = None;
+        while answer.is_none() {
+            self.ring.wait(None, &mut fresh)?;
+            for completion in fresh.drain(..) {
+                match unpack(completion.data) {
+                    Some((Op::Peer, _)) => answer = Some(completion.outcome()),
+                    _ => kept.push(completion),
+                }
+            }
+        }
+        self.completions = kept;
+        let fd = answer.unwrap_or(Err(Errno::EBADF))?;
+        let fd = fourfold_sys::descriptors::own(fd as i32);
+        socket::peer_address(fd.as_raw_fd())
+    }
+
+    fn alloc(&mut self) -> Option<Buf> {
+        self.pool.alloc()
+    }
+    fn bytes<'a>(&'a self, buf: &'a Buf) -> &'a [u8] {
+        self.pool.bytes(buf)
+    }
+    fn bytes_mut<'a>(&'a mut self, buf: &'a mut Buf) -> &'a mut [u8] {
+        self.pool.bytes_mut(buf)
+    }
+    fn free(&mut self, buf: Buf) {
+        self.pool.free(buf);
+    }
+
+    fn turn<H: Handler<Self>>(&mut self, deadline: Option<Millis>, handler: &mut H) -> Result<(), Errno> {
+        // What the app did outside events: start, mail, timers.
+        self.settle(handler);
+        self.lend_buffers();
+        let kept = std::mem::take(&mut self.completions);
+        let timeout = match deadline {
+            _ if !kept.is_empty() => Some(0),
+            Some(deadline) => Some(deadline.saturating_sub(monotonic_ms())),
+            None => None,
+        };
+        let mut batch = std::mem::take(&mut self.batch);
+        let result = self.ring.wait(timeout, &mut batch);
+        self.now = monotonic_ms();
+        self.turns += 1;
+        for completion in kept.iter().chain(&batch) {
+            self.handle(completion, handler);
+        }
+        self.batch = batch;
+        self.settle(handler);
+        result
+    }
+
+    fn now(&self) -> Millis {
+        self.now
+    }
+
+    fn stats(&self) -> NetStats {
+        NetStats {
+            sockets: self.sockets,
+            sockets_max: self.ring.slots() as usize,
+            buffers_in_use: self.pool.in_use() - self.ring.provided(),
+            buffers_max: self.pool.limit(),
+            buffer_shortages: self.buffer_shortages,
+            turns: self.turns,
+        }
+    }
+
+    fn trim(&mut self) {
+        self.pool.trim();
+    }
+}
+
+impl UringNet {
+    fn take_slot(&mut self) -> Option<u32> {
+        self.free_slots.pop().or_else(|| {
+            let slot = self.fresh_slot;
+            (slot < self.ring.slots()).then(|| self.fresh_slot += 1)?;
+            Some(slot)
+        })
+    }
+
+    fn open(&mut self, slot: u32, phase: Phase) -> Sock {
+        while self.states.len() <= slot as usize {
+            self.states.push(State::new(0));
+        }
+        self.sockets += 1;
+        let generation = self.states.get_mut(slot as usize).map_or(0, |state| {
+            state.phase = phase;
+            state.generation
+        });
+        Sock { index: slot, generation }
+    }
+
+    fn arm_accept(&mut self, listener: ListenerId) {
+        let Some(Listener { fd: Some(fd), wanted: true, armed, .. }) =
+            self.listeners.get_mut(listener.0 as usize)
+        else {
+            return;
+        };
+        if !std::mem::replace(armed, true) {
+            self.ring.accept(fd.as_raw_fd(), pack(Op::Accept, listener_sock(listener)));
+        }
+    }
+
+    fn handle<H: Handler<Self>>(&mut self, completion: &Completion, handler: &mut H) {
+        let Some((op, sock)) = unpack(completion.data) else { return };
+        match op {
+            Op::Accept => self.on_accept(completion, ListenerId(sock.index), handler),
+            Op::Waker => self.on_waker(completion),
+            Op::Socket => self.note_error(sock, Step::Socket, completion),
+            Op::Option => self.note_error(sock, Step::Option, completion),
+            Op::Bind => self.note_error(sock, Step::Bind, completion),
+            Op::Connect => self.on_connect(completion, sock, handler),
+            Op::Receive => self.on_receive(completion, sock, handler),
+            Op::Bulk => self.on_bulk(completion, sock, handler),
+            Op::Send => self.on_send(completion, sock, handler),
+            Op::Install => self.on_install(completion, sock, handler),
+            Op::Shutdown => self.on_finished(sock, handler),
+            Op::Quit => self.on_quit(completion, sock),
+            Op::Watch => self.on_watch(completion, sock, handler),
+            Op::Close => self.on_close(sock),
+            // A cancel reports only that there was nothing to cancel; a peer question is answered where it is asked.
+            Op::Cancel | Op::Peer => {}
+        }
+    }
+
+    fn on_accept<H: Handler<Self>>(
+        &mut self,
+        completion: &Completion,
+        listener: ListenerId,
+        handler: &mut H,
+    ) {
+        let Some(entry) = self.listeners.get_mut(listener.0 as usize) else { return };
+        entry.armed = completion.more;
+        if !entry.armed && entry.closing {
+            entry.fd = None;
+        }
+        match completion.outcome() {
+            Ok(slot) => {
+                // The slot may be one that was closed in this very batch: its last owner is told first, so that an app that
+                // counts its connections never has more of them than there are slots.
+                self.tell_closed(handler);
+                let sock = self.open(slot as u32, Phase::Open);
+                handler.on_event(self, Event::Accepted { listener, sock });
+            }
+            Err(Errno::ECANCELED | Errno::EAGAIN | Errno::EINTR | Errno::ECONNABORTED | Errno::EPROTO) => {}
+            Err(errno) => {
+                if let Some(entry) = self.listeners.get_mut(listener.0 as usize) {
+                    entry.wanted = false;
+                }
+                return handler.on_event(self, Event::AcceptFailed { listener, errno });
+            }
+        }
+        self.arm_accept(listener);
+    }
+
+    fn on_waker(&mut self, completion: &Completion) {
+        self.waker.clear();
+        if !completion.more {
+            self.ring.watch(self.waker.as_raw_fd(), pack(Op::Waker, Sock { index: 0, generation: 0 }));
+        }
+    }
+
+    /// Keeps the first error of a connection's steps; those after it fail for want of the first.
+    fn note_error(&mut self, sock: Sock, step: Step, completion: &Completion) {
+        if let (Some(state), Err(errno)) = (known(&mut self.states, sock), completion.outcome()) {
+            state.error.get_or_insert((step, errno));
+        }
+    }
+
+    fn on_connect<H: Handler<Self>>(&mut self, completion: &Completion, sock: Sock, handler: &mut H) {
+        self.note_error(sock, Step::Connect, completion);
+        let Some(state) = known(&mut self.states, sock) else { return };
+        let (owner, error) = (state.owner, state.error.take());
+        if state.phase == Phase::Connecting {
+            state.phase = if error.is_none() { Phase::Open } else { Phase::Dead };
+            state.in_flight -= 1;
+            let event = match error {
+                None => Event::Connected { sock, owner },
+                Some((step, errno)) => Event::ConnectFailed { sock, owner, step, errno },
+            };
+            return handler.on_event(self, event);
+        }
+        self.landed(sock);
+    }
+
+    fn on_receive<H: Handler<Self>>(&mut self, completion: &Completion, sock: Sock, handler: &mut H) {
+        let buf = self.ring.take(completion);
+        let Some(state) = known(&mut self.states, sock) else { return self.discard(buf) };
+        if !completion.more {
+            (state.armed, state.cancelling) = (false, false);
+            state.in_flight -= 1;
+        }
+        let (owner, open) = (state.owner, state.phase == Phase::Open);
+        if !open {
+            self.discard(buf);
+            return self.close_when_quiet(sock);
+        }
+        match (completion.outcome(), buf) {
+            (Ok(bytes), Some(buf)) if bytes > 0 => {
+                handler.on_event(self, Event::Received { sock, owner, buf })
+            }
+            (Ok(_), buf) => {
+                self.discard(buf);
+                self.on_end(sock, handler);
+            }
+            (Err(Errno::ENOBUFS), _) => return self.starve(sock),
+            (Err(Errno::ECANCELED | Errno::EAGAIN | Errno::EINTR), _) => {}
+            (Err(errno), _) => return self.fail(sock, errno, handler),
+        }
+        if !completion.more
+            && let Some(state) = live(&mut self.states, sock)
+        {
+            mark_dirty(&mut self.dirty, state, sock);
+        }
+    }
+
+    fn on_end<H: Handler<Self>>(&mut self, sock: Sock, handler: &mut H) {
+        let Some(state) = live(&mut self.states, sock) else { return };
+        (state.ended, state.wanted) = (true, false);
+        let owner = state.owner;
+        handler.on_event(self, Event::Eof { sock, owner });
+    }
+
+    fn on_bulk<H: Handler<Self>>(&mut self, completion: &Completion, sock: Sock, handler: &mut H) {
+        let Some(state) = known(&mut self.states, sock) else { return };
+        (state.armed, state.cancelling) = (false, false);
+        state.in_flight -= 1;
+        let (owner, open, op) = (state.owner, state.phase == Phase::Open, std::mem::take(&mut state.bulk_op));
+        let mut buffers = self.bulks.get_mut(usize::from(op) - 1).map(std::mem::take).unwrap_or_default();
+        self.free_bulks.push(op);
+        let outcome = completion.outcome();
+        let mut left = if open { outcome.unwrap_or(0) } else { 0 };
+        state.bulk = left > SEND_QUEUE_HIGH - BUFFER_BYTES;
+        for mut buf in buffers.drain(..) {
+            buf.truncate(left.min(BUFFER_BYTES));
+            left -= buf.len().min(left);
+            match buf.is_empty() {
+                true => self.pool.free(buf),
+                false => handler.on_event(self, Event::Received { sock, owner, buf }),
+            }
+        }
+        if let Some(spare) = self.bulks.get_mut(usize::from(op) - 1) {
+            *spare = buffers;
+        }
+        match outcome {
+            _ if !open => return self.close_when_quiet(sock),
+            Ok(0) => self.on_end(sock, handler),
+            Ok(_) | Err(Errno::EAGAIN | Errno::ECANCELED | Errno::EINTR) => {}
+            Err(errno) => return self.fail(sock, errno, handler),
+        }
+        if let Some(state) = live(&mut self.states, sock) {
+            mark_dirty(&mut self.dirty, state, sock);
+        }
+    }
+
+    fn on_send<H: Handler<Self>>(&mut self, completion: &Completion, sock: Sock, handler: &mut H) {
+        let Some(state) = known(&mut self.states, sock) else { return };
+        state.sending = false;
+        state.in_flight -= 1;
+        if state.phase != Phase::Open {
+            state.queue.clear(&mut self.pool);
+            return self.close_when_quiet(sock);
+        }
+        match completion.outcome() {
+            Ok(sent) => state.queue.consume(&mut self.pool, sent),
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            Err(errno) => return self.fail(sock, errno, handler),
+        }
+        if !state.queue.is_empty() || state.finish {
+            mark_dirty(&mut self.dirty, state, sock);
+        }
+        if state.full && state.queue.bytes() <= SEND_QUEUE_LOW {
+            state.full = false;
+            let owner = state.owner;
+            handler.on_event(self, Event::Drained { sock, owner });
+        }
+    }
+
+    fn on_install<H: Handler<Self>>(&mut self, completion: &Completion, sock: Sock, handler: &mut H) {
+        match completion.outcome() {
+            // ENOTCONN: the peer has reset; receiving tells.
+            Ok(fd) => drop(shutdown_installed(fd as i32)),
+            // No descriptor to spare: the slow way, through a kernel thread.
+            Err(_) => return self.ring.shutdown(sock.index, pack(Op::Shutdown, sock)),
+        }
+        self.on_finished(sock, handler);
+    }
+
+    /// A closed socket's receive is told to end; its own completion follows.
+    fn on_quit(&mut self, completion: &Completion, sock: Sock) {
+        match completion.outcome() {
+            Ok(fd) => end_receive_installed(fd as i32),
+            // No descriptor to spare.
+            Err(_) => self.ring.cancel(pack(Op::Receive, sock), pack(Op::Cancel, sock)),
+        }
+        self.landed(sock);
+    }
+
+    fn on_watch<H: Handler<Self>>(&mut self, completion: &Completion, sock: Sock, handler: &mut H) {
+        let Some(state) = known(&mut self.states, sock) else { return };
+        state.watch = Watch::Over;
+        if completion.is_broken() && state.phase == Phase::Open && !state.wanted {
+            self.fail(sock, Errno::ECONNRESET, handler);
+        }
+        self.landed(sock);
+    }
+
+    fn on_finished<H: Handler<Self>>(&mut self, sock: Sock, handler: &mut H) {
+        self.landed(sock);
+        if let Some(state) = live(&mut self.states, sock).filter(|state| state.phase == Phase::Open) {
+            let owner = state.owner;
+            handler.on_event(self, Event::Finished { sock, owner });
+        }
+    }
+
+    /// One operation has completed.
+    fn landed(&mut self, sock: Sock) {
+        if let Some(state) = known(&mut self.states, sock) {
+            state.in_flight -= 1;
+            self.close_when_quiet(sock);
+        }
+    }
+
+    fn on_close(&mut self, sock: Sock) {
+        let Some(state) = known(&mut self.states, sock) else { return };
+        self.closed.push_back(state.owner);
+        *state = State::new((state.generation + 1) & GENERATIONS);
+        self.sockets -= 1;
+        if sock.index >= self.accept_slots {
+            self.free_slots.push(sock.index);
+        }
+    }
+
+    fn close_when_quiet(&mut self, sock: Sock) {
+        let Some(state) = known(&mut self.states, sock) else { return };
+        if state.phase == Phase::Closing && state.in_flight == 0 {
+            state.queue.clear(&mut self.pool);
+            state.phase = Phase::Closed;
+            self.ring.close(sock.index, state.reset, pack(Op::Close, sock));
+        }
+    }
+
+    fn fail<H: Handler<Self>>(&mut self, sock: Sock, errno: Errno, handler: &mut H) {
+        let Some(state) = live(&mut self.states, sock) else { return };
+        if !state.sending {
+            state.queue.clear(&mut self.pool);
+        }
+        state.phase = Phase::Dead;
+        let owner = state.owner;
+        handler.on_event(self, Event::Failed { sock, owner, errno });
+    }
+
+    fn discard(&mut self, buf: Option<Buf>) {
+        if let Some(buf) = buf {
+            self.pool.free(buf);
+        }
+    }
+
+    /// The kernel had no buffer for this socket: lend it more, and read again once there are some.
+    fn starve(&mut self, sock: Sock) {
+        self.buffer_shortages += 1;
+        self.short = true;
+        if let Some(state) = live(&mut self.states, sock)
+            && !std::mem::replace(&mut state.starved, true)
+        {
+            self.starved.push_back(sock);
+        }
+    }
+
+    fn lend_buffers(&mut self) {
+        // However many sockets found none: a burst of them is one shortage.
+        if std::mem::take(&mut self.short) {
+            self.provided_target = (self.provided_target * 2).min(self.provided_max);
+        }
+        while self.ring.provided() < self.provided_target {
+            let Some(buf) = self.pool.alloc() else { break };
+            if !self.ring.provide(&mut self.pool, buf) {
+                break;
+            }
+        }
+        for _ in 0..self.starved.len().min(self.ring.provided()) {
+            let Some(sock) = self.starved.pop_front() else { return };
+            if let Some(state) = live(&mut self.states, sock) {
+                state.starved = false;
+                self.arm(sock);
+            }
+        }
+    }
+
+    fn tell_closed<H: Handler<Self>>(&mut self, handler: &mut H) {
+        while let Some(owner) = self.closed.pop_front() {
+            handler.on_event(self, Event::Closed { owner });
+        }
+    }
+
+    /// Starts what the app asked for and reports what was closed, until there is nothing of either.
+    fn settle<H: Handler<Self>>(&mut self, handler: &mut H) {
+        loop {
+            if let Some(sock) = self.dirty.pop() {
+                let Some(state) = live(&mut self.states, sock) else { continue };
+                state.dirty = false;
+                self.transmit(sock);
+                self.arm(sock);
+            } else if let Some(owner) = self.closed.pop_front() {
+                handler.on_event(self, Event::Closed { owner });
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn transmit(&mut self, sock: Sock) {
+        let Some(state) = live(&mut self.states, sock).filter(|s| s.phase == Phase::Open && !s.sending)
+        else {
+            return;
+        };
+        if !state.queue.is_empty() {
+            state.sending = true;
+            state.in_flight += 1;
+            self.ring.send(sock.index, &self.pool, &state.queue, pack(Op::Send, sock));
+        } else if std::mem::take(&mut state.finish) {
+            state.in_flight += 1;
+            self.ring.install(sock.index, pack(Op::Install, sock));
+        }
+    }
+
+    fn arm(&mut self, sock: Sock) {
+        let Some(state) = live(&mut self.states, sock) else { return };
+        if state.phase != Phase::Open || !state.wanted || state.armed || state.ended || state.starved {
+            return;
+        }
+        // While buffers are scarce nobody gets more than one.
+        if state.bulk && self.pool.available() > self.pool.limit() / 4 {
+            return self.arm_bulk(sock);
+        }
+        state.armed = true;
+        state.in_flight += 1;
+        self.ring.receive(sock.index, SEND_QUEUE_HIGH as u32, pack(Op::Receive, sock));
+    }
+
+    fn arm_bulk(&mut self, sock: Sock) {
+        let op = self.free_bulks.pop().unwrap_or_else(|| {
+            self.bulks.push(Vec::with_capacity(BULK_BUFFERS));
+            self.bulks.len() as u16
+        });
+        let Some(buffers) = self.bulks.get_mut(usize::from(op) - 1) else { return };
+        buffers.extend(std::iter::from_fn(|| self.pool.alloc()).take(BULK_BUFFERS));
+        if buffers.is_empty() {
+            self.free_bulks.push(op);
+            return self.starve(sock);
+        }
+        let Some(state) = live(&mut self.states, sock) else { return };
+        (state.armed, state.bulk_op) = (true, op);
+        state.in_flight += 1;
+        self.ring.receive_now(sock.index, &self.pool, buffers, pack(Op::Bulk, sock));
+    }
+}
+
+/// The kernel tears a ring down when it finds the time, and until then an accept in flight keeps its listener on its address:
+/// clients would still be taken in by a shard that has ended.
+impl Drop for UringNet {
+    fn drop(&mut self) {
+        for listener in 0..self.listeners.len() {
+            self.close_listener(ListenerId(listener as u32));
+        }
+        let mut batch = Vec::new();
+        for _ in 0..FAREWELL_TURNS {
+            if !self.listeners.iter().any(|listener| listener.armed) {
+                return;
+            }
+            if self.ring.wait(Some(FAREWELL_TURN_MS), &mut batch).is_err() {
+                return;
+            }
+            for completion in batch.iter().filter(|completion| !completion.more) {
+                if let Some((Op::Accept, sock)) = unpack(completion.data)
+                    && let Some(listener) = self.listeners.get_mut(sock.index as usize)
+                {
+                    *listener = Listener { fd: None, wanted: false, armed: false, closing: true };
+                }
+            }
+        }
+    }
+}
+
+fn listener_sock(listener: ListenerId) -> Sock {
+    Sock { index: listener.0, generation: 0 }
+}
+
+/// A socket that the app has not closed.
+fn live(states: &mut [State], sock: Sock) -> Option<&mut State> {
+    known(states, sock).filter(|state| !matches!(state.phase, Phase::Closing | Phase::Closed))
+}
+
+/// A socket of which the kernel still knows.
+fn known(states: &mut [State], sock: Sock) -> Option<&mut State> {
+    states
+        .get_mut(sock.index as usize)
+        .filter(|state| state.generation == sock.generation && state.phase != Phase::Free)
+}
+
+fn mark_dirty(dirty: &mut Vec<Sock>, state: &mut State, sock: Sock) {
+    if !std::mem::replace(&mut state.dirty, true) {
+        dirty.push(sock);
+    }
+}

@@ -1,0 +1,86 @@
+//! Why a client is turned away: one place for the counter and for the line that names the remedy.
+
+use crate::counters::Counters;
+use fourfold_base::counter::Counter;
+use fourfold_base::gate::Gate;
+
+/// One line per reason in this time, all shards together; the rest are counted.
+pub(crate) const LOG_INTERVAL_MS: u64 = 10_000;
+
+/// What has been said lately.
+pub(crate) struct Notices {
+    pub refusals: [Gate; Refusal::ALL.len()],
+    pub accepting: Gate,
+    pub source: Gate,
+}
+
+impl Default for Notices {
+    fn default() -> Self {
+        let gate = || Gate::new(LOG_INTERVAL_MS);
+        Self { refusals: std::array::from_fn(|_| gate()), accepting: gate(), source: gate() }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Refusal {
+    MaxConnections,
+    ListenerMax,
+    ShardFull,
+    QueueFull,
+    Tuples,
+    NoServer,
+    Local,
+    Attempts,
+}
+
+impl Refusal {
+    pub const ALL: [Refusal; 8] = [
+        Refusal::MaxConnections,
+        Refusal::ListenerMax,
+        Refusal::ShardFull,
+        Refusal::QueueFull,
+        Refusal::Tuples,
+        Refusal::NoServer,
+        Refusal::Local,
+        Refusal::Attempts,
+    ];
+
+    pub fn counter(self, counters: &Counters) -> &Counter {
+        match self {
+            Refusal::MaxConnections => &counters.refused_max_connections,
+            Refusal::ListenerMax => &counters.refused_listener_max,
+            Refusal::ShardFull => &counters.refused_shard_full,
+            Refusal::QueueFull => &counters.refused_queue_full,
+            Refusal::Tuples => &counters.refused_tuples,
+            Refusal::NoServer => &counters.refused_no_server,
+            Refusal::Local => &counters.refused_local,
+            Refusal::Attempts => &counters.refused_attempts,
+        }
+    }
+
+    /// Cause and remedy, for the log.
+    pub fn message(self) -> &'static str {
+        match self {
+            Refusal::MaxConnections => "client refused: max_connections are open; raise max_connections",
+            Refusal::ListenerMax => {
+                "client refused: the listener's max_connections are open; raise the listener's max_connections"
+            }
+            Refusal::ShardFull => {
+                "client refused: its shard has no slot left; raise max_connections or the descriptor limit (ulimit -n, systemd LimitNOFILE=)"
+            }
+            Refusal::QueueFull => {
+                "client refused: queue_max clients are waiting; add source addresses or servers, or raise queue_max"
+            }
+            Refusal::Tuples => {
+                "client refused: every four-tuple to the servers is in use; add addresses to the pool's `sources`, widen its `ports`, or add servers"
+            }
+            Refusal::NoServer => {
+                "client refused: every server of the pool is down, full or unresolved; see the connect_* counters"
+            }
+            Refusal::Local => {
+                "client refused: out of descriptors, memory or buffers; raise the descriptor limit (ulimit -n, systemd LimitNOFILE=) or add memory"
+            }
+            Refusal::Attempts => "client refused: connect_attempts paths failed; see the connect_* counters",
+        }
+    }
+}

@@ -1,0 +1,431 @@
+//! What all shards see: limits, servers and their tuple spaces, and the way to each other.
+//!
+//! Shards share counters and tuple spaces, nothing else; a tunnel never crosses from one to another.
+
+use crate::counters::Counters;
+use crate::reason::{LOG_INTERVAL_MS, Notices};
+use fourfold_base::Millis;
+use fourfold_base::gate::Gate;
+use fourfold_config::{HostPort, Plan, PortMode};
+use fourfold_engine::{Local, Sender};
+use fourfold_ports::{Family, Mode, PortSet, PortSpan, Space, SpaceConfig};
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+/// What of this machine decides how tuples are used. Gathered by the program, so that tests and the simulator can say
+/// something else.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    pub kernel: (u32, u32),
+    /// net.ipv4.ip_local_port_range
+    pub local_port_range: PortSpan,
+    /// net.ipv4.ip_local_reserved_ports
+    pub reserved_ports: PortSet,
+    /// net.ipv4.tcp_tw_reuse: 0 never, 1 always, 2 on loopback
+    pub tw_reuse: u64,
+    /// net.ipv4.tcp_tw_reuse_delay
+    pub tw_reuse_delay_ms: u64,
+    pub tcp_timestamps: bool,
+}
+
+impl Machine {
+    /// Whether ports can be pinned without binding.
+    pub fn has_late(&self) -> bool {
+        self.kernel >= LATE_SINCE
+    }
+}
+
+/// Linux 6.3 brought IP_LOCAL_PORT_RANGE.
+const LATE_SINCE: (u32, u32) = (6, 3);
+/// A tuple rests a little longer than the kernel asks, so that a lease never comes too early by a rounding.
+const QUARANTINE_MARGIN_MS: u64 = 100;
+
+/// A message to a shard.
+#[derive(Debug)]
+pub enum Mail {
+    /// A tuple or a server of this pool has come free elsewhere.
+    Wake { pool: usize },
+    /// A server has got another address.
+    Target { pool: usize, server: usize },
+    /// Stop accepting, end when all connections have, reset what is left at `deadline`.
+    Drain { deadline: Millis },
+    /// Give idle memory back.
+    Trim,
+}
+
+/// Where a server is at present, and the tuples towards it.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub address: SocketAddr,
+    pub space: Arc<Space>,
+    pub pin: Pin,
+}
+
+/// How a lease becomes a socket's local end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pin {
+    Late,
+    Early,
+    /// The kernel is too old to pin ports without a source address: it chooses, the lease only counts.
+    None,
+}
+
+impl Target {
+    pub(crate) fn local(&self, source_index: u64, port: u16) -> Local {
+        match (self.pin, self.space.source_address(source_index)) {
+            (Pin::Late, ip) => Local::Late { ip, port },
+            (Pin::Early, Some(ip)) => Local::Early { ip, port },
+            (Pin::Early | Pin::None, _) => Local::Kernel,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct ServerState {
+    target: Mutex<Option<Target>>,
+    /// Connections made or being made, over all shards.
+    pub active: AtomicU32,
+    /// Failures in a row.
+    failures: AtomicU32,
+    failed_at: AtomicU64,
+    /// Left alone until then.
+    retry_at: AtomicU64,
+    pub(crate) notice: Gate,
+}
+
+impl Default for ServerState {
+    fn default() -> Self {
+        Self {
+            target: Mutex::default(),
+            active: AtomicU32::new(0),
+            failures: AtomicU32::new(0),
+            failed_at: AtomicU64::new(0),
+            retry_at: AtomicU64::new(0),
+            notice: Gate::new(LOG_INTERVAL_MS),
+        }
+    }
+}
+
+impl ServerState {
+    pub fn target(&self) -> Option<Target> {
+        self.target.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn is_down(&self, now: Millis) -> bool {
+        self.failures.load(Relaxed) > 0 && now < self.retry_at.load(Relaxed)
+    }
+
+    pub fn failures(&self) -> u32 {
+        self.failures.load(Relaxed)
+    }
+
+    /// Counts a connection in, unless there are `limit` already. Shards compete for the last one.
+    pub(crate) fn admit(&self, limit: Option<u32>) -> bool {
+        let before = self.active.fetch_add(1, Relaxed);
+        let admitted = limit.is_none_or(|limit| before < limit);
+        if !admitted {
+            self.dismiss();
+        }
+        admitted
+    }
+
+    pub(crate) fn dismiss(&self) {
+        self.active.fetch_sub(1, Relaxed);
+    }
+
+    pub(crate) fn retry_at(&self) -> Millis {
+        self.retry_at.load(Relaxed)
+    }
+
+    /// A server that has failed is tried by one client at a time: who gets `true` is the one, for as long as it may take.
+    pub(crate) fn claim(&self, now: Millis, probe_ms: u64) -> bool {
+        if self.failures.load(Relaxed) == 0 {
+            return true;
+        }
+        let retry_at = self.retry_at.load(Relaxed);
+        now >= retry_at && self.retry_at.compare_exchange(retry_at, now + probe_ms, Relaxed, Relaxed).is_ok()
+    }
+
+    /// The attempt of whoever claimed it has said nothing about it: the next one may find out.
+    pub(crate) fn unclaim(&self, now: Millis) {
+        if self.failures.load(Relaxed) > 0 {
+            self.retry_at.store(now, Relaxed);
+        }
+    }
+
+    pub(crate) fn succeeded(&self) {
+        if self.failures.load(Relaxed) > 0 {
+            self.failures.store(0, Relaxed);
+        }
+    }
+
+    /// Doubles the time that it is left alone. Connections that were under way when the last failure came say nothing new.
+    pub(crate) fn failed(&self, started: Millis, now: Millis, backoff_ms: u64, backoff_max_ms: u64) {
+        let failures = self.failures.load(Relaxed);
+        if failures > 0 && started <= self.failed_at.load(Relaxed) {
+            return;
+        }
+        self.failed_at.store(now, Relaxed);
+        let backoff = backoff_ms.saturating_mul(1 << failures.min(20)).min(backoff_max_ms);
+        self.failures.store(failures.saturating_add(1), Relaxed);
+        self.retry_at.store(now + backoff.max(1), Relaxed);
+    }
+}
+
+#[derive(Debug)]
+pub struct PoolState {
+    pub servers: Vec<ServerState>,
+    /// Clients waiting, over all shards.
+    pub waiting: AtomicU32,
+    pub queue_max: u32,
+}
+
+/// What others may know of a shard.
+#[derive(Default)]
+pub struct ShardState {
+    pub counters: Counters,
+    /// Per pool: this shard has clients waiting.
+    pub(crate) waiting: Vec<AtomicBool>,
+    sender: OnceLock<Sender<Mail>>,
+}
+
+pub struct Shared {
+    pub plan: Arc<Plan>,
+    pub machine: Machine,
+    pub connections_max: u64,
+    /// Clients accepted and not yet gone.
+    pub connections: AtomicU64,
+    /// Per listener.
+    pub listener_connections: Vec<AtomicU64>,
+    pub pools: Vec<PoolState>,
+    pub shards: Vec<ShardState>,
+    pub connections_per_shard: usize,
+    /// Two pools with the same servers and sources draw from the same tuples.
+    spaces: Mutex<HashMap<SpaceKey, Arc<Space>>>,
+    next_wake: AtomicU32,
+    pub(crate) notices: Notices,
+}
+
+type SpaceKey = (SocketAddr, String, PortSpan, Mode);
+
+/// Of the connections that may be open, the part that may wait for a tuple or a server when queue_max is not given.
+const QUEUE_SHARE: u64 = 4;
+const QUEUE_MIN: u64 = 128;
+
+impl Shared {
+    pub fn new(
+        plan: Arc<Plan>,
+        machine: Machine,
+        shards: usize,
+        connections_max: u64,
+        connections_per_shard: usize,
+    ) -> Result<Arc<Self>, SetupError> {
+        for pool in &plan.pools {
+            pin(pool.port_mode, pool.ports, &pool.sources, &machine)
+                .map_err(|why| SetupError { pool: pool.name.clone(), why })?;
+        }
+        let queue_max = |asked: Option<u32>| {
+            asked.unwrap_or_else(|| {
+                (connections_max / QUEUE_SHARE).max(QUEUE_MIN).min(u64::from(u32::MAX)) as u32
+            })
+        };
+        let pools = plan.pools.iter().map(|pool| PoolState {
+            servers: pool.servers.iter().map(|_| ServerState::default()).collect(),
+            waiting: AtomicU32::new(0),
+            queue_max: queue_max(pool.queue_max),
+        });
+        let shard = |_| ShardState {
+            waiting: plan.pools.iter().map(|_| AtomicBool::new(false)).collect(),
+            ..ShardState::default()
+        };
+        Ok(Arc::new(Self {
+            pools: pools.collect(),
+            shards: (0..shards).map(shard).collect(),
+            listener_connections: plan.listeners.iter().map(|_| AtomicU64::new(0)).collect(),
+            connections: AtomicU64::new(0),
+            spaces: Mutex::default(),
+            next_wake: AtomicU32::new(0),
+            notices: Notices::default(),
+            plan,
+            machine,
+            connections_max,
+            connections_per_shard,
+        }))
+    }
+
+    /// Servers named by address, which need no resolving.
+    pub fn set_literal_targets(&self) -> Result<(), TargetError> {
+        for (p, pool) in self.plan.pools.iter().enumerate() {
+            for (s, server) in pool.servers.iter().enumerate() {
+                if let HostPort::Ip(address) = server.address {
+                    self.set_target(p, s, Some(address))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Where a server is now; `None` when its name does not resolve. Shards are told.
+    pub fn set_target(
+        &self,
+        pool: usize,
+        server: usize,
+        address: Option<SocketAddr>,
+    ) -> Result<(), TargetError> {
+        let target = address.map(|address| self.make_target(pool, address)).transpose()?;
+        let Some(state) = self.server(pool, server) else { return Ok(()) };
+        *state.target.lock().unwrap_or_else(PoisonError::into_inner) = target;
+        for shard in &self.shards {
+            shard.tell(Mail::Target { pool, server });
+        }
+        Ok(())
+    }
+
+    fn make_target(&self, pool: usize, address: SocketAddr) -> Result<Target, TargetError> {
+        let failed = |why: String| TargetError { address, why };
+        let pool = self.plan.pools.get(pool).ok_or_else(|| failed("no such pool".into()))?;
+        let pin = pin(pool.port_mode, pool.ports, &pool.sources, &self.machine).map_err(failed)?;
+        let mode = if pin == Pin::Early { Mode::Early } else { Mode::Late };
+        let span = pool.ports.unwrap_or(self.machine.local_port_range);
+        let mut spaces = self.spaces.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (address, pool.sources.to_string(), span, mode);
+        if let Some(space) = spaces.get(&key) {
+            return Ok(Target { address, space: Arc::clone(space), pin });
+        }
+        let family = (!pool.sources.is_kernel_chosen()).then(|| Family::of(address.ip()));
+        // From its own address and port a connection would meet itself once the server is gone (RFC 9293, 3.5: simultaneous open).
+        let reserved = match pool.sources.contains(address.ip()) {
+            true => self.machine.reserved_ports.with(address.port()),
+            false => self.machine.reserved_ports.clone(),
+        };
+        let config = SpaceConfig {
+            time_wait_quarantine_ms: self.quarantine_ms(mode, &address),
+            reserved,
+            family,
+            shards: self.shards.len(),
+            ..SpaceConfig::new(pool.sources.clone(), span, mode)
+        };
+        let space = Space::new(config).map_err(|error| failed(error.to_string()))?;
+        spaces.insert(key, Arc::clone(&space));
+        Ok(Target { address, space, pin })
+    }
+
+    /// How long a tuple rests that our side closed first: `inet_csk_get_port`/`tcp_twsk_unique` decide when it may be used.
+    fn quarantine_ms(&self, mode: Mode, remote: &SocketAddr) -> u64 {
+        let machine = &self.machine;
+        let reusable = match (mode, machine.tw_reuse) {
+            (Mode::Early, _) => return if machine.tcp_timestamps { 0 } else { fourfold_ports::TIME_WAIT_MS },
+            (Mode::Late, 1) => machine.tcp_timestamps,
+            (Mode::Late, 2) => machine.tcp_timestamps && remote.ip().is_loopback(),
+            (Mode::Late, _) => false,
+        };
+        let ms = if reusable { machine.tw_reuse_delay_ms } else { fourfold_ports::TIME_WAIT_MS };
+        ms + QUARANTINE_MARGIN_MS
+    }
+
+    pub fn server(&self, pool: usize, server: usize) -> Option<&ServerState> {
+        self.pools.get(pool)?.servers.get(server)
+    }
+
+    /// Every space once, with the address that it leads to.
+    pub fn spaces(&self) -> Vec<(SocketAddr, Arc<Space>)> {
+        let spaces = self.spaces.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = spaces.iter().map(|(key, space)| (key.0, Arc::clone(space))).collect();
+        all.sort_by_key(|(address, _)| *address);
+        all
+    }
+
+    /// Tells one shard with clients waiting, other than `from`, that something of `pool` has come free.
+    pub(crate) fn wake_another(&self, pool: usize, from: usize) {
+        let count = self.shards.len();
+        let first = self.next_wake.fetch_add(1, Relaxed) as usize;
+        let waits = |index: &usize| {
+            let shard = self.shards.get(*index);
+            *index != from
+                && shard.and_then(|s| s.waiting.get(pool)).is_some_and(|waiting| waiting.load(Relaxed))
+        };
+        if let Some(index) = (0..count).map(|step| (first + step) % count).find(waits)
+            && let Some(shard) = self.shards.get(index)
+        {
+            shard.tell(Mail::Wake { pool });
+        }
+    }
+}
+
+impl ShardState {
+    /// Called once, before the shard runs.
+    pub fn set_sender(&self, sender: Sender<Mail>) {
+        let _ = self.sender.set(sender);
+    }
+
+    /// A full mailbox means that the shard is about to look anyway: every mail but `Drain` is a hint.
+    pub fn tell(&self, mail: Mail) -> bool {
+        self.sender.get().is_some_and(|sender| sender.send(mail).is_ok())
+    }
+}
+
+/// How ports are pinned for a pool, or why they cannot be.
+fn pin(
+    mode: PortMode,
+    ports: Option<PortSpan>,
+    sources: &fourfold_ports::SourceSet,
+    machine: &Machine,
+) -> Result<Pin, String> {
+    let range = machine.local_port_range;
+    let span = ports.unwrap_or(range);
+    let inside = range.contains(span.first()) && range.contains(span.last());
+    let has_late = machine.has_late();
+    let (major, minor) = machine.kernel;
+    match mode {
+        PortMode::Late if !has_late => Err(format!(
+            "port_mode \"late\" needs Linux 6.3 (IP_LOCAL_PORT_RANGE), this is {major}.{minor}: use \"early\""
+        )),
+        // ip(7): outside of the range the option is ignored without an error.
+        PortMode::Late if !inside => Err(format!(
+            "ports {span} reach outside of net.ipv4.ip_local_port_range ({range}), where the kernel would ignore them: \
+             widen it (sysctl -w net.ipv4.ip_local_port_range=\"{} {}\") or set port_mode = \"early\"",
+            span.first().min(range.first()),
+            span.last().max(range.last())
+        )),
+        PortMode::Late => Ok(Pin::Late),
+        PortMode::Auto if has_late && inside => Ok(Pin::Late),
+        PortMode::Auto | PortMode::Early if sources.is_kernel_chosen() => match (mode, ports) {
+            (PortMode::Auto, None) => Ok(Pin::None),
+            _ => Err(format!(
+                "ports {span} must be bound before connecting, which needs an address to bind: name the pool's `sources`"
+            )),
+        },
+        PortMode::Auto | PortMode::Early => Ok(Pin::Early),
+    }
+}
+
+/// A pool that cannot work on this machine.
+#[derive(Debug)]
+pub struct SetupError {
+    pub pool: String,
+    pub why: String,
+}
+
+impl fmt::Display for SetupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pool \"{}\": {}", self.pool, self.why)
+    }
+}
+impl std::error::Error for SetupError {}
+
+/// A server address that the pool cannot reach by its own rules.
+#[derive(Debug)]
+pub struct TargetError {
+    pub address: SocketAddr,
+    pub why: String,
+}
+
+impl fmt::Display for TargetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "server {}: {}", self.address, self.why)
+    }
+}
+impl std::error::Error for TargetError {}

@@ -1,0 +1,160 @@
+//! One client's connection and its upstream half: what an idle connection costs is this struct, a timer link, and a few
+//! bytes per socket in the engine.
+//!
+//! ```text
+//!            no tuple, no server                     answered
+//! accepted ──────────────────────▶ Waiting ─▶ Connecting ─────▶ Open ──▶ Closing ──▶ gone
+//!     │                              ▲  ▲          │ failed              ▲
+//!     └──────────────────────────────┼──┴─ Failing ◀┘                     │ both sides ended, reset,
+//!                                    │ another path                      │ time-out, drain, refusal
+//! ```
+
+use fourfold_base::Millis;
+use fourfold_base::slab::Key;
+use fourfold_engine::Sock;
+use fourfold_ports::{Lease, Release};
+
+/// Which socket of a tunnel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Side {
+    Client,
+    Server,
+}
+
+const SERVER_BIT: u64 = 1 << 63;
+
+/// The number by which the engine knows a tunnel's socket.
+pub(crate) fn owner(key: Key, side: Side) -> u64 {
+    key.to_bits() | if side == Side::Server { SERVER_BIT } else { 0 }
+}
+
+pub(crate) fn parse_owner(owner: u64) -> (Key, Side) {
+    let side = if owner & SERVER_BIT != 0 { Side::Server } else { Side::Client };
+    (Key::from_bits(owner & !SERVER_BIT), side)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Phase {
+    /// For a tuple or a server, in the pool's queue.
+    Waiting,
+    Connecting,
+    /// The attempt failed; its socket is being closed before the next.
+    Failing,
+    Open,
+    Closing,
+}
+
+/// A set of facts about a tunnel; one byte each way.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Direction {
+    /// The reader has been told to stop, since the writer is full.
+    pub paused: bool,
+    /// FIN came from this side.
+    pub ended: bool,
+    /// The FIN for this side has left.
+    pub finished: bool,
+    /// The engine still has this side's socket.
+    pub open: bool,
+}
+
+pub(crate) struct Upstream {
+    /// Index into the shard's paths: the space that the lease is from.
+    pub path: u32,
+    pub server: u32,
+    pub lease: Lease,
+}
+
+pub(crate) struct Tunnel {
+    pub client: Sock,
+    pub server: Sock,
+    pub upstream: Option<Upstream>,
+    pub listener: u16,
+    pub pool: u16,
+    pub phase: Phase,
+    /// Attempts that failed by a fault of the path.
+    pub attempts: u8,
+    /// Attempts that failed by a fault of ours.
+    pub stumbles: u8,
+    /// Counted in the pool's queue.
+    pub queued: bool,
+    pub client_side: Direction,
+    pub server_side: Direction,
+    /// What the kernel keeps of the upstream tuple once the socket is closed.
+    pub release: Release,
+    /// When something last moved; before that, when the phase began.
+    pub active: Millis,
+    /// Bytes queued for either side when it was last found without an event.
+    pub unsent: u32,
+    /// When a waiting client is refused.
+    pub wait_until: Millis,
+}
+
+impl Tunnel {
+    pub fn new(client: Sock, listener: u16, pool: u16, now: Millis) -> Self {
+        Self {
+            client,
+            server: Sock::NONE,
+            upstream: None,
+            listener,
+            pool,
+            phase: Phase::Waiting,
+            attempts: 0,
+            stumbles: 0,
+            queued: false,
+            client_side: Direction { open: true, ..Direction::default() },
+            server_side: Direction::default(),
+            release: Release::Clean,
+            active: now,
+            unsent: 0,
+            wait_until: 0,
+        }
+    }
+
+    pub fn sock(&self, side: Side) -> Sock {
+        match side {
+            Side::Client => self.client,
+            Side::Server => self.server,
+        }
+    }
+
+    pub fn side(&self, side: Side) -> &Direction {
+        match side {
+            Side::Client => &self.client_side,
+            Side::Server => &self.server_side,
+        }
+    }
+
+    pub fn side_mut(&mut self, side: Side) -> &mut Direction {
+        match side {
+            Side::Client => &mut self.client_side,
+            Side::Server => &mut self.server_side,
+        }
+    }
+}
+
+impl Side {
+    pub fn other(self) -> Self {
+        match self {
+            Side::Client => Side::Server,
+            Side::Server => Side::Client,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owner_carries_key_and_side() {
+        let key = Key { slot: 77, generation: 0x7FFF_FFFF };
+        for side in [Side::Client, Side::Server] {
+            assert_eq!(parse_owner(owner(key, side)), (key, side));
+        }
+    }
+
+    #[test]
+    fn idle_tunnel_stays_small() {
+        assert!(size_of::<Tunnel>() <= 104, "{}", size_of::<Tunnel>());
+    }
+}

@@ -1,0 +1,307 @@
+//! Writes results and makes `docs/benchmarks.md` of them.
+
+use super::results::{DIRECT, FillSample, HoldSample, Measure, Results, Spread};
+use crate::workspace;
+use anyhow::{Context, Result};
+use std::fmt::Write;
+use std::fs;
+use std::path::PathBuf;
+
+/// More than this, and whole-machine figures say more about others than about the subjects.
+const UNACCOUNTED_MAX: f64 = 0.2;
+
+fn results_dir() -> PathBuf {
+    workspace::root().join("benches/results")
+}
+
+/// Never overwrites: a second run of a day gets a number.
+pub fn save(results: &Results) -> Result<()> {
+    let folder = results_dir();
+    fs::create_dir_all(&folder)?;
+    let names = (1..).map(|run| match run {
+        1 => format!("tcp-{}.json", results.date),
+        run => format!("tcp-{}-{run:02}.json", results.date),
+    });
+    let free = names.map(|name| folder.join(name)).find(|path| !path.exists());
+    let path = free.context("no free file name")?;
+    fs::write(&path, serde_json::to_string_pretty(results)? + "\n")?;
+    println!("written: {}", path.display());
+    Ok(())
+}
+
+/// The newest results by name, which begins with the date.
+fn newest() -> Result<(String, Results)> {
+    let mut names: Vec<String> = fs::read_dir(results_dir())
+        .context("no results yet: cargo xtask bench tcp")?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| name.starts_with("tcp-") && name.ends_with(".json"))
+        .collect();
+    names.sort_by_key(|name| name.trim_end_matches(".json").to_string());
+    let name = names.pop().context("no results yet: cargo xtask bench tcp")?;
+    let text = fs::read_to_string(results_dir().join(&name))?;
+    Ok((name.clone(), serde_json::from_str(&text).with_context(|| name)?))
+}
+
+pub fn write() -> Result<()> {
+    let (name, results) = newest()?;
+    let path = workspace::root().join("docs/benchmarks.md");
+    fs::create_dir_all(path.parent().context("docs")?)?;
+    fs::write(&path, document(&name, &results))?;
+    println!("{} from benches/results/{name}", path.display());
+    Ok(())
+}
+
+fn document(name: &str, results: &Results) -> String {
+    let machine = &results.machine;
+    let mut text = String::from("# Benchmarks\n\n");
+    // Writing into a String cannot fail.
+    let _ = write!(
+        text,
+        "Made by `cargo xtask bench report` from [`benches/results/{name}`](../benches/results/{name}); do not edit. Repeat with \
+         `cargo xtask bench tcp`.\n\n\
+         Measured {} at commit {} on {} cores ({}), {} GiB, Linux {}, local ports {}, at most {} descriptors per table; \
+         {:.1} % of the machine was busy before anything was started. {} rounds, {} s per window, everything on loopback. \
+         Machines differ and are noisy: ratios within a round say more than microseconds.\n\n",
+        results.date,
+        results.commit,
+        machine.cores,
+        machine.cpu,
+        machine.memory_gib,
+        machine.kernel,
+        machine.local_ports,
+        machine.descriptors_hard,
+        machine.background * 100.0,
+        results.rounds,
+        results.seconds_per_window,
+    );
+    text.push_str(
+        "Client and origin are the same small epoll programs for every subject, one thread each; every subject has one thread. \
+         A figure is the CPU time of the whole machine (`/proc/stat`, everything but idle, waiting and stolen) divided by \
+         operations; *added* is that minus the direct path's figure of the same round. Ratios are against the better of nginx and \
+         HAProxy in the same round. *Processes only* is the scheduler's account of client, subject and origin, which other users of \
+         the machine do not disturb and which does not see kernel threads. Median, and in brackets minimum and maximum over the \
+         rounds.\n\n",
+    );
+    let _ = write!(
+        text,
+        "{:.0} % of the machine's busy time in the windows was not client, subject or origin.{}\n\n",
+        results.unaccounted() * 100.0,
+        if results.unaccounted() > UNACCOUNTED_MAX {
+            " **The machine was not quiet: believe the processes-only columns before the whole-machine ones.**"
+        } else {
+            ""
+        }
+    );
+    for (subject, version) in &results.versions {
+        let _ = writeln!(text, "- {subject}: {version}");
+    }
+    for line in &results.absent {
+        let _ = writeln!(text, "- not measured: {line}");
+    }
+    text.push('\n');
+    text.push_str(&tables(results));
+    text
+}
+
+pub fn tables(results: &Results) -> String {
+    let mut text = String::new();
+    for scenario in results.scenarios() {
+        match Measure::of(scenario) {
+            Measure::AddedCpu => cpu_table(&mut text, results, scenario),
+            Measure::BytesPerCpu => bulk_table(&mut text, results, scenario),
+        }
+    }
+    if !results.holds.is_empty() {
+        hold_table(&mut text, results);
+    }
+    if !results.fills.is_empty() {
+        fill_table(&mut text, results);
+    }
+    verdicts(&mut text, results);
+    text
+}
+
+fn title(scenario: &str) -> &str {
+    match scenario {
+        "small" => "Small requests: 64 bytes each way over 64 warm connections",
+        "new" => "New connections: connect, 64 bytes each way, the origin closes; 16 at a time",
+        "bulk-1" => "Bulk: one stream from the origin to the client",
+        "bulk-64" => "Bulk: 64 streams from the origin to the client",
+        other => other,
+    }
+}
+
+fn sorted_subjects<'a>(results: &'a Results, scenario: &str) -> Vec<&'a str> {
+    let order = |subject: &&str| super::subject::ALL.iter().position(|kind| kind.name() == *subject);
+    let mut subjects = results.subjects(scenario);
+    subjects.sort_by_key(order);
+    subjects
+}
+
+fn cpu_table(text: &mut String, results: &Results, scenario: &str) {
+    let _ = writeln!(text, "## {}\n", title(scenario));
+    text.push_str("| | CPU per operation, us | added, us | ratio | processes only, us | ratio | p50, us | p99, us | failed |\n");
+    text.push_str("|---|---|---|---|---|---|---|---|---|\n");
+    for subject in sorted_subjects(results, scenario) {
+        let cell = |value| show(results.spread(scenario, subject, value), 1);
+        let ratio = |value| match subject {
+            DIRECT => String::new(),
+            _ => show(results.spread(scenario, subject, value), 2),
+        };
+        let added = if subject == DIRECT { String::new() } else { cell(Results::figure) };
+        let _ = writeln!(
+            text,
+            "| {subject} | {} | {added} | {} | {} | {} | {} | {} | {} |",
+            cell(Results::cost_us),
+            ratio(Results::ratio),
+            cell(Results::processes_us),
+            ratio(Results::processes_ratio),
+            show(results.latency(scenario, subject, |measured| measured.p50_us), 0),
+            show(results.latency(scenario, subject, |measured| measured.p99_us), 0),
+            results.failures(scenario, subject),
+        );
+    }
+    text.push('\n');
+}
+
+fn bulk_table(text: &mut String, results: &Results, scenario: &str) {
+    let _ = writeln!(text, "## {}\n", title(scenario));
+    text.push_str(
+        "| | GB per CPU second | ratio (more is better) | ratio, processes only | GB/s | failed |\n",
+    );
+    text.push_str("|---|---|---|---|---|---|\n");
+    for subject in sorted_subjects(results, scenario) {
+        let figure = results.per_round(|round| Some(results.figure(round, scenario, subject)? / 1e9));
+        let ratio = |value| match subject {
+            DIRECT => String::new(),
+            _ => show(results.spread(scenario, subject, value), 2),
+        };
+        let _ = writeln!(
+            text,
+            "| {subject} | {} | {} | {} | {} | {} |",
+            show(figure, 2),
+            ratio(Results::ratio),
+            ratio(Results::processes_ratio),
+            show(results.spread(scenario, subject, Results::gigabytes_per_second), 2),
+            results.failures(scenario, subject)
+        );
+    }
+    text.push('\n');
+}
+
+fn hold_table(text: &mut String, results: &Results) {
+    text.push_str(
+        "## Holding idle connections\n\n\
+         To one upstream address, each connection proved by a token of its own, there and back. Sizes are what the descriptor \
+         limit allows: nginx has six workers and one source, HAProxy and Envoy one process, Fourfold eight sources. Memory is the \
+         growth of the resident memory of all its processes between two sizes.\n\n\
+         | | held | failed | seconds | per second | bytes per connection | wait of the first tenth, us | of the last tenth, us |\n\
+         |---|---|---|---|---|---|---|---|\n",
+    );
+    for subject in results.hold_subjects() {
+        let cell =
+            |value: fn(&HoldSample) -> Option<f64>, digits| show(results.hold_spread(subject, value), digits);
+        let _ = writeln!(
+            text,
+            "| {subject} | {} | {} | {} | {} | {} | {} | {} |",
+            cell(|hold| Some(hold.full.held as f64), 0),
+            cell(|hold| Some((hold.first.failed + hold.full.failed) as f64), 0),
+            cell(|hold| Some(hold.seconds()), 2),
+            cell(|hold| Some(hold.full.held as f64 / hold.seconds()), 0),
+            cell(HoldSample::bytes_per_connection, 0),
+            cell(|hold| Some(f64::from(hold.first.first_tenth_us)), 0),
+            cell(|hold| Some(f64::from(hold.full.last_tenth_us)), 0),
+        );
+    }
+    text.push('\n');
+}
+
+fn fill_table(text: &mut String, results: &Results) {
+    text.push_str(
+        "## One source, one upstream, to the last port\n\n\
+         99 % of the default range is filled, each connection proved by a token; then, at 95 %, random ones are reset and others \
+         opened, 10 000 times; the same at 5 %, before, is what that is compared with. Waits are medians from the client's connect \
+         to its token's return, with 256 connections under way.\n\n\
+         | | held | failed | first tenth, us | last tenth, us | last / first | churn at 95 %, us | at 95 % / at 5 % | churn failed |\n\
+         |---|---|---|---|---|---|---|---|---|\n",
+    );
+    for subject in results.fill_subjects() {
+        let cell = |value: fn(&FillSample) -> f64, digits| show(results.fill_spread(subject, value), digits);
+        let _ = writeln!(
+            text,
+            "| {subject} | {} | {} | {} | {} | {} | {} | {} | {} |",
+            cell(|fill| fill.filled.held as f64, 0),
+            cell(|fill| fill.filled.failed as f64, 0),
+            cell(|fill| f64::from(fill.filled.first_tenth_us), 0),
+            cell(|fill| f64::from(fill.filled.last_tenth_us), 0),
+            cell(FillSample::last_to_first_tenth, 2),
+            cell(|fill| f64::from(fill.churned.median_us), 0),
+            cell(FillSample::churn_to_baseline, 2),
+            cell(|fill| fill.churned.failed as f64, 0),
+        );
+    }
+    text.push('\n');
+}
+
+/// Where Fourfold wins and where it loses, in words: a loss must not have to be found in a table.
+fn verdicts(text: &mut String, results: &Results) {
+    let mut lines = Vec::new();
+    for scenario in results.scenarios() {
+        for subject in
+            sorted_subjects(results, scenario).iter().filter(|subject| subject.starts_with("fourfold"))
+        {
+            let Some(ratio) = results.spread(scenario, subject, Results::ratio) else { continue };
+            let won = match Measure::of(scenario) {
+                Measure::AddedCpu => ratio.median <= 1.0,
+                Measure::BytesPerCpu => ratio.median >= 1.0,
+            };
+            let word = if won { "better or equal" } else { "WORSE" };
+            let processes = show(results.spread(scenario, subject, Results::processes_ratio), 2);
+            lines.push(format!(
+                "- {scenario}, {subject}: {word} than the better of nginx and HAProxy: {}; processes only: {processes}",
+                show(Some(ratio), 2)
+            ));
+        }
+    }
+    if !lines.is_empty() {
+        let _ = writeln!(text, "## In short\n\n{}\n", lines.join("\n"));
+    }
+}
+
+/// `12.3 (11.0-14.1)`; one number when there is no spread, and a dash when there is nothing.
+fn show(spread: Option<Spread>, digits: usize) -> String {
+    let Some(Spread { median, min, max }) = spread else { return "–".into() };
+    if min == max {
+        return format!("{median:.digits$}");
+    }
+    format!("{median:.digits$} ({min:.digits$}–{max:.digits$})")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::results::{Cpu, Measured, Sample};
+
+    #[test]
+    fn a_loss_is_said_in_words() {
+        let sample = |subject: &str, busy: f64| Sample {
+            round: 0,
+            scenario: "small".into(),
+            subject: subject.into(),
+            measured: Measured {
+                operations: 1_000,
+                cpu: Cpu { user: busy, ..Cpu::default() },
+                ..Measured::default()
+            },
+        };
+        let samples = vec![sample("direct", 1.0), sample("nginx", 2.0), sample("fourfold-epoll", 3.0)];
+        let text = tables(&Results { rounds: 1, samples, ..Results::default() });
+        assert!(text.contains("fourfold-epoll: WORSE") && text.contains("2.00"), "{text}");
+    }
+
+    #[test]
+    fn numbers_are_shown_with_their_spread() {
+        assert_eq!(show(Some(Spread { median: 2.0, min: 1.0, max: 3.5 }), 1), "2.0 (1.0–3.5)");
+        assert_eq!(show(None, 1), "–");
+    }
+}

