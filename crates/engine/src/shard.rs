@@ -5,7 +5,7 @@ use fourfold_sys::buffers::{BUFFER_BYTES, POOL_BUFFERS_MAX};
 use fourfold_sys::epoll::Waker;
 use fourfold_sys::socket::{self, Step};
 use fourfold_sys::uring::{Ring, Unavailable};
-use fourfold_sys::{Errno, descriptors, machine};
+use fourfold_sys::{Errno, descriptors, machine, signals};
 use std::fmt;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -326,6 +326,7 @@ impl<M: Send> Start<M> {
         A: App<EpollNet, Mail = M> + App<UringNet, Mail = M>,
     {
         let Self { plan, listeners, mailbox, report, opens } = self;
+        signals::block_in_this_thread();
         let waker = mailbox.waker().clone();
         match plan.engine {
             Engine::Epoll => {

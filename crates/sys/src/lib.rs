@@ -8,6 +8,7 @@ pub mod diag;
 pub mod epoll;
 mod errno;
 pub mod machine;
+pub mod signals;
 pub mod socket;
 pub mod uring;
 

@@ -19,6 +19,7 @@ on_both_engines!(
     second_signal_stops_at_once,
     clients_that_wait_are_told_at_a_stop,
     suspended_program_goes_on_where_it_was,
+    signals_are_heard_however_they_come,
     crowds_that_come_and_go_leave_nothing,
 );
 
@@ -280,6 +281,27 @@ fn suspended_program_goes_on_where_it_was(engine: Engine) {
     program.report_when("those are gone", |report| report.connections == 50 && report.used() == 50);
     drop(crowd);
     program.report_when_empty();
+    program.stop();
+}
+
+/// The kernel gives a signal to any thread that takes it. A shard with a descriptor table of its own must not: the handler writes
+/// into a descriptor by its number, which there may be a client's connection.
+fn signals_are_heard_however_they_come(engine: Engine) {
+    let _lab = Lab::new();
+    let origin = Origin::echo();
+    let program = Program::run(&Config::to(engine, &[origin.address]).top("shards = 2"));
+    let mut crowd = Crowd::at(program.address);
+    crowd.open(200);
+    crowd.until("all are served", |tally| tally.held == 200);
+    for _ in 0..100 {
+        program.signal(libc::SIGSTOP);
+        program.signal(libc::SIGHUP);
+        crowd.ask_again();
+        program.signal(libc::SIGCONT);
+        program.report();
+    }
+    crowd.until("all are answered", |tally| tally.undecided() == 0);
+    assert_eq!((crowd.tally().reset, crowd.tally().odd), (0, 0));
     program.stop();
 }
 
