@@ -6,7 +6,7 @@ use anyhow::Context;
 use fourfold_base::Millis;
 use fourfold_config::{Checked, EngineChoice, Flags, LogFormat, LogLevel, Plan};
 use fourfold_engine::{Demand, Engine, Limits, Shard, ShardPlan, choose_engine, plan_shards, spawn};
-use fourfold_proxy::{Mail, Shared, TcpProxy, Totals};
+use fourfold_proxy::{Mail, Proxy, Shared, Totals};
 use fourfold_sys::clock::monotonic_ms;
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -73,7 +73,7 @@ fn read_plan(args: &RunArgs) -> anyhow::Result<Option<Plan>> {
 /// A running proxy.
 pub struct Instance {
     pub shared: Arc<Shared>,
-    pub shards: Vec<Shard<TcpProxy, Mail>>,
+    pub shards: Vec<Shard<Proxy, Mail>>,
     pub layout: ShardPlan,
 }
 
@@ -118,7 +118,7 @@ impl Instance {
         )?;
         shared.set_literal_targets()?;
         let now = monotonic_ms();
-        let shards = spawn(&layout, &listen, |index| TcpProxy::new(Arc::clone(&shared), index, now))?;
+        let shards = spawn(&layout, &listen, |index| Proxy::new(Arc::clone(&shared), index, now))?;
         for (state, shard) in shared.shards.iter().zip(&shards) {
             state.set_sender(shard.sender.clone());
         }
