@@ -695,7 +695,7 @@ fn refusal_for(shortage: Option<Shortage>) -> Refusal {
 impl<N: Net> Handler<N> for TcpProxy {
     fn on_event(&mut self, net: &mut N, event: Event) {
         match event {
-            Event::Accepted { listener, sock } => self.on_accepted(net, listener, sock),
+            Event::Accepted { listener, sock, .. } => self.on_accepted(net, listener, sock),
             Event::AcceptFailed { errno, .. } => self.on_accept_failed(net, errno),
             Event::Connected { owner, .. } => self.on_connected(net, parse_owner(owner).0),
             Event::ConnectFailed { owner, step, errno, .. } => {
