@@ -5,10 +5,9 @@ use crate::{check, foreign, logging, machine, targets};
 use anyhow::Context;
 use fourfold_base::Millis;
 use fourfold_config::{Checked, EngineChoice, Flags, LogFormat, LogLevel, Plan};
-use fourfold_engine::{Demand, Engine, Limits, Shard, ShardPlan, choose_engine, plan_shards, spawn};
+use fourfold_engine::{Demand, Engine, Limits, Listen, Shard, ShardPlan, choose_engine, plan_shards, spawn};
 use fourfold_proxy::{Mail, Proxy, Shared, Totals};
 use fourfold_sys::clock::monotonic_ms;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -104,11 +103,12 @@ impl Instance {
         };
         let layout = plan_shards(engine, &demand, &limits).map_err(anyhow::Error::msg)?;
         let backlog = machine::backlog();
-        let listen: Vec<(SocketAddr, u32)> = plan
-            .listeners
-            .iter()
-            .map(|listener| (listener.bind, listener.backlog.unwrap_or(backlog)))
-            .collect();
+        let listen = plan.listeners.iter().map(|listener| Listen {
+            address: listener.bind,
+            backlog: listener.backlog.unwrap_or(backlog),
+            peer_address: false,
+        });
+        let listen: Vec<Listen> = listen.collect();
         let shared = Shared::new(
             Arc::new(plan),
             machine_facts,

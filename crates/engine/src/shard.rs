@@ -196,6 +196,15 @@ fn slots(connections: u64, per_connection: u32, margin: u64) -> u32 {
     if per_connection == 0 { 0 } else { (connections * u64::from(per_connection) + margin) as u32 }
 }
 
+/// What a shard is to listen on.
+#[derive(Clone, Copy, Debug)]
+pub struct Listen {
+    pub address: SocketAddr,
+    pub backlog: u32,
+    /// [`Event::Accepted`](crate::Event::Accepted) must say who connects, at some cost on io_uring.
+    pub peer_address: bool,
+}
+
 /// A running shard.
 pub struct Shard<A, M> {
     pub sender: Sender<M>,
@@ -239,28 +248,22 @@ impl std::error::Error for SpawnError {}
 /// Starts all shards or none. Listeners of all shards are open before the first connection is accepted.
 pub fn spawn<A, M>(
     plan: &ShardPlan,
-    listen: &[(SocketAddr, u32)],
+    listen: &[Listen],
     mut make: impl FnMut(usize) -> A,
 ) -> Result<Vec<Shard<A, M>>, SpawnError>
 where
     A: App<EpollNet, Mail = M> + App<UringNet, Mail = M> + Send + 'static,
     M: Send + 'static,
 {
-    for (address, _) in listen {
-        socket::listen_probe(address).map_err(|(step, errno)| SpawnError::Listen {
-            address: *address,
-            step,
-            errno,
-        })?;
+    for Listen { address, .. } in listen {
+        let failed = |(step, errno)| SpawnError::Listen { address: *address, step, errno };
+        socket::listen_probe(address).map_err(failed)?;
     }
     let mut sets = Vec::with_capacity(plan.shards);
     for _ in 0..plan.shards {
-        let open = |(address, backlog): &(SocketAddr, u32)| {
-            socket::listen(address, *backlog).map_err(|(step, errno)| SpawnError::Listen {
-                address: *address,
-                step,
-                errno,
-            })
+        let open = |Listen { address, backlog, .. }: &Listen| {
+            let failed = |(step, errno)| SpawnError::Listen { address: *address, step, errno };
+            socket::listen(address, *backlog).map_err(failed)
         };
         sets.push(listen.iter().map(open).collect::<Result<Vec<OwnedFd>, _>>()?);
     }

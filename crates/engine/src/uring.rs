@@ -11,7 +11,7 @@ use crate::net::{SEND_QUEUE_HIGH, SEND_QUEUE_LOW};
 use fourfold_base::Millis;
 use fourfold_sys::Errno;
 use fourfold_sys::buffers::{BUFFER_BYTES, Buf, Pool, Queue};
-use fourfold_sys::clock::monotonic_ms;
+use fourfold_sys::clock::{monotonic_ms, monotonic_us};
 use fourfold_sys::epoll::Waker;
 use fourfold_sys::socket::{self, Local, Step};
 use fourfold_sys::uring::{Completion, Ring, Unavailable, end_receive_installed, shutdown_installed};
@@ -194,7 +194,7 @@ pub struct UringNet {
     dirty: Vec<Sock>,
     starved: VecDeque<Sock>,
     closed: VecDeque<u64>,
-    now: Millis,
+    now_us: u64,
     buffer_shortages: u64,
     turns: u64,
 }
@@ -238,7 +238,7 @@ impl UringNet {
             dirty: Vec::new(),
             starved: VecDeque::new(),
             closed: VecDeque::new(),
-            now: monotonic_ms(),
+            now_us: monotonic_us(),
             buffer_shortages: 0,
             turns: 0,
         })
@@ -361,40 +361,20 @@ impl Net for UringNet {
             .map_or(0, |s| s.queue.bytes())
     }
 
-    /// A direct descriptor has no system calls of its own: an ordinary one is installed for the question. Completions that
-    /// arrive meanwhile are kept for the next turn.
     fn peer_address(&mut self, sock: Sock) -> Result<SocketAddr, Errno> {
-        live(&mut self.states, sock).ok_or(Errno::EBADF)?;
-        self.ring.install(sock.index, pack(Op::Peer, sock));
-        let mut kept = std::mem::take(&mut self.completions);
-        let mut fresh = Vec::new();
-        let mut answer = None;
-        while answer.is_none() {
-            self.ring.wait(None, &mut fresh)?;
-            for completion in fresh.drain(..) {
-                match unpack(completion.data) {
-                    Some((Op::Peer, _)) => answer = Some(completion.outcome()),
-                    _ => kept.push(completion),
-                }
-            }
-        }
-        self.completions = kept;
-        let fd = answer.unwrap_or(Err(Errno::EBADF))?;
-        let fd = fourfold_sys::descriptors::own(fd as i32);
+        let fd = self.ordinary(sock)?;
         socket::peer_address(fd.as_raw_fd())
     }
 
-    fn alloc(&mut self) -> Option<Buf> {
-        self.pool.alloc()
+    fn acked(&mut self, sock: Sock) -> Option<u64> {
+        let fd = self.ordinary(sock).ok()?;
+        socket::bytes_acked(fd.as_raw_fd(), sock.index >= self.accept_slots).ok()
     }
-    fn bytes<'a>(&'a self, buf: &'a Buf) -> &'a [u8] {
-        self.pool.bytes(buf)
+    fn pool(&self) -> &Pool {
+        &self.pool
     }
-    fn bytes_mut<'a>(&'a mut self, buf: &'a mut Buf) -> &'a mut [u8] {
-        self.pool.bytes_mut(buf)
-    }
-    fn free(&mut self, buf: Buf) {
-        self.pool.free(buf);
+    fn pool_mut(&mut self) -> &mut Pool {
+        &mut self.pool
     }
 
     fn turn<H: Handler<Self>>(&mut self, deadline: Option<Millis>, handler: &mut H) -> Result<(), Errno> {
@@ -409,7 +389,7 @@ impl Net for UringNet {
         };
         let mut batch = std::mem::take(&mut self.batch);
         let result = self.ring.wait(timeout, &mut batch);
-        self.now = monotonic_ms();
+        self.now_us = monotonic_us();
         self.turns += 1;
         for completion in kept.iter().chain(&batch) {
             self.handle(completion, handler);
@@ -419,8 +399,8 @@ impl Net for UringNet {
         result
     }
 
-    fn now(&self) -> Millis {
-        self.now
+    fn micros(&self) -> u64 {
+        self.now_us
     }
 
     fn stats(&self) -> NetStats {
@@ -440,6 +420,28 @@ impl Net for UringNet {
 }
 
 impl UringNet {
+    /// A direct descriptor has no system calls of its own: an ordinary one is installed for the question. Completions that
+    /// arrive meanwhile are kept for the next turn.
+    fn ordinary(&mut self, sock: Sock) -> Result<OwnedFd, Errno> {
+        live(&mut self.states, sock).ok_or(Errno::EBADF)?;
+        self.ring.install(sock.index, pack(Op::Peer, sock));
+        let mut kept = std::mem::take(&mut self.completions);
+        let mut fresh = Vec::new();
+        let mut answer = None;
+        while answer.is_none() {
+            self.ring.wait(None, &mut fresh)?;
+            for completion in fresh.drain(..) {
+                match unpack(completion.data) {
+                    Some((Op::Peer, _)) => answer = Some(completion.outcome()),
+                    _ => kept.push(completion),
+                }
+            }
+        }
+        self.completions = kept;
+        let fd = answer.unwrap_or(Err(Errno::EBADF))?;
+        Ok(fourfold_sys::descriptors::own(fd as i32))
+    }
+
     fn take_slot(&mut self) -> Option<u32> {
         self.free_slots.pop().or_else(|| {
             let slot = self.fresh_slot;
@@ -510,7 +512,7 @@ impl UringNet {
                 // counts its connections never has more of them than there are slots.
                 self.tell_closed(handler);
                 let sock = self.open(slot as u32, Phase::Open);
-                handler.on_event(self, Event::Accepted { listener, sock });
+                handler.on_event(self, Event::Accepted { listener, sock, peer: None });
             }
             Err(Errno::ECANCELED | Errno::EAGAIN | Errno::EINTR | Errno::ECONNABORTED | Errno::EPROTO) => {}
             Err(errno) => {

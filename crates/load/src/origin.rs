@@ -14,7 +14,7 @@ use crate::machine::plan;
 use fourfold_base::Millis;
 use fourfold_base::slab::{Key, Slab};
 use fourfold_engine::{
-    App, BUFFER_BYTES, Buf, Close, Demand, Engine, Event, Handler, ListenerId, Net, Pressure, Shard,
+    App, BUFFER_BYTES, Buf, Close, Demand, Engine, Event, Handler, Listen, ListenerId, Net, Pressure, Shard,
     ShardPlan, Sock, SpawnError, spawn,
 };
 use fourfold_sys::{Errno, socket};
@@ -341,7 +341,8 @@ pub fn start(config: &OriginConfig) -> Result<RunningOrigin, StartError> {
     let mut attempts = 0..PORT_ATTEMPTS;
     loop {
         let address = name_port(config.listen).map_err(StartError::Port)?;
-        match spawn(&plan, &[(address, BACKLOG)], make) {
+        let listen = Listen { address, backlog: BACKLOG, peer_address: false };
+        match spawn(&plan, &[listen], make) {
             Ok(shards) => return Ok(RunningOrigin { address, plan, shards, counters }),
             Err(SpawnError::Listen { errno: Errno::EADDRINUSE, .. })
                 if config.listen.port() == 0 && attempts.next().is_some() => {}

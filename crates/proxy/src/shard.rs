@@ -175,7 +175,7 @@ impl Proxy {
 impl<N: Net> Handler<N> for Proxy {
     fn on_event(&mut self, net: &mut N, event: Event) {
         match event {
-            Event::Accepted { listener, sock } => self.on_accepted(net, listener, sock),
+            Event::Accepted { listener, sock, .. } => self.on_accepted(net, listener, sock),
             Event::AcceptFailed { errno, .. } => self.on_accept_failed(net, errno),
             event => {
                 let cx = &mut Cx { net, core: &mut self.core };

@@ -160,6 +160,8 @@ pub struct Connection {
     pub reader: Reader,
     /// When it last took some.
     pub taken_at: Millis,
+    /// What had been taken when the peer's socket went.
+    pub(super) acked_at_end: Option<u64>,
     /// What the peer has read of that, and when.
     pub read: u64,
     pub read_at: Millis,
@@ -211,6 +213,7 @@ impl Connection {
             read_at: 0,
             room_at_close: 0,
             taken_at: 0,
+            acked_at_end: None,
             fin_sent: false,
             fin_by_close: false,
             closed_at: None,
@@ -229,6 +232,10 @@ impl Connection {
     pub fn taken(&self) -> u64 {
         self.reader.position()
     }
+    /// Bytes that the peer's kernel has acknowledged: while its socket is there it acknowledges at once.
+    pub fn acked(&self) -> u64 {
+        self.acked_at_end.unwrap_or(self.taken())
+    }
     /// Bytes that wait for the app.
     pub fn available(&self) -> u64 {
         self.written - self.delivered
@@ -242,6 +249,11 @@ impl Connection {
         self.peer != PeerEnd::Open || self.peer_reset || (self.fin && self.peer_eof)
     }
 
+    /// The peer's socket acknowledges nothing more.
+    pub(super) fn leave(&mut self, end: PeerEnd) {
+        self.peer = end;
+        self.acked_at_end = Some(self.taken());
+    }
     pub(super) fn has_started(&self) -> bool {
         match self.behaviour.start {
             Start::AtOnce => true,

@@ -439,7 +439,7 @@ impl Net for SimNet {
         slot.queued += buf.len();
         // As the real queue does it: small pieces share a buffer.
         match slot.queue.back_mut() {
-            Some(tail) if self.pool.fits(tail, &buf) => self.pool.join(tail, buf),
+            Some(tail) if self.pool.fits(tail, &buf) => drop(self.pool.join(tail, buf)),
             _ => slot.queue.push_back(buf),
         }
         let buffers = slot.queue.len();
@@ -494,17 +494,16 @@ impl Net for SimNet {
         self.conn_of(sock.index).map(|conn| conn.remote).ok_or(Errno::ENOTCONN)
     }
 
-    fn alloc(&mut self) -> Option<Buf> {
-        self.pool.alloc()
+    fn acked(&mut self, sock: Sock) -> Option<u64> {
+        self.operand(sock)?;
+        self.conn_of(sock.index).map(|conn| conn.acked())
     }
-    fn bytes<'a>(&'a self, buf: &'a Buf) -> &'a [u8] {
-        self.pool.bytes(buf)
+
+    fn pool(&self) -> &Pool {
+        &self.pool
     }
-    fn bytes_mut<'a>(&'a mut self, buf: &'a mut Buf) -> &'a mut [u8] {
-        self.pool.bytes_mut(buf)
-    }
-    fn free(&mut self, buf: Buf) {
-        self.pool.free(buf);
+    fn pool_mut(&mut self) -> &mut Pool {
+        &mut self.pool
     }
 
     /// Time passes only when nothing is ready: to the next event or the deadline, whichever comes first.
@@ -513,8 +512,8 @@ impl Net for SimNet {
         Ok(())
     }
 
-    fn now(&self) -> Millis {
-        self.now
+    fn micros(&self) -> u64 {
+        self.now * 1000
     }
 
     fn stats(&self) -> NetStats {

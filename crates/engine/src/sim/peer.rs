@@ -148,7 +148,7 @@ impl SimNet {
                 if entry.taken() > entry.read {
                     return self.peer_resets(conn);
                 }
-                entry.peer = PeerEnd::Closed;
+                entry.leave(PeerEnd::Closed);
                 self.peer_sends_fin(conn);
             }
             End::Finish | End::FinishAfterEof => self.peer_sends_fin(conn),
@@ -181,7 +181,7 @@ impl SimNet {
         match entry.behaviour.break_after {
             Some((_, Break::Reset)) => self.peer_resets(conn),
             Some((_, Break::Vanish)) => {
-                entry.peer = PeerEnd::Vanished;
+                entry.leave(PeerEnd::Vanished);
                 self.note(|| format!("c{conn} peer vanishes"));
                 self.expect_timeout(conn);
             }
@@ -200,7 +200,7 @@ impl SimNet {
     fn peer_resets(&mut self, conn: usize) {
         self.note(|| format!("c{conn} peer sends RST"));
         if let Some(entry) = self.conns.get_mut(conn) {
-            entry.peer = PeerEnd::Gone;
+            entry.leave(PeerEnd::Gone);
         }
         self.break_connection(conn, Errno::ECONNRESET);
     }

@@ -152,8 +152,9 @@ impl SimNet {
         let sock = self.open_slot(conn, Phase::Open);
         let now = self.now;
         self.told(conn, |conn| conn.told_at = Some(now));
+        let peer = self.conns.get(conn).map(|conn| conn.remote);
         self.note(|| format!("accept s{} c{conn}", sock.index));
-        self.tell(handler, Event::Accepted { listener, sock });
+        self.tell(handler, Event::Accepted { listener, sock, peer });
         if self.config.style == Style::Readiness {
             self.settle(handler);
         }
