@@ -6,6 +6,7 @@
 
 mod core;
 mod counters;
+mod owner;
 mod reason;
 mod shard;
 mod shared;

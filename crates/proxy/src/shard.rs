@@ -3,9 +3,11 @@
 //! The engine drives it with events, the control plane with [`Mail`].
 
 use crate::core::{Core, Cx};
+use crate::owner::{self, Tag};
 use crate::reason::Refusal;
 use crate::shared::{Mail, Shared};
 use crate::tcp::Tcp;
+use crate::tunnel::Side;
 use fourfold_base::Millis;
 use fourfold_engine::{App, Close, Errno, Event, Handler, ListenerId, Net, Sock};
 use std::sync::Arc;
@@ -178,11 +180,22 @@ impl<N: Net> Handler<N> for Proxy {
             Event::Accepted { listener, sock, .. } => self.on_accepted(net, listener, sock),
             Event::AcceptFailed { errno, .. } => self.on_accept_failed(net, errno),
             event => {
-                let cx = &mut Cx { net, core: &mut self.core };
-                self.tcp.on_event(cx, event);
+                let cx = &mut Cx { net: &mut *net, core: &mut self.core };
+                match owner::of(&event) {
+                    Some((key, Tag::TunnelClient)) => self.tcp.on_event(cx, key, Side::Client, event),
+                    Some((key, Tag::TunnelServer)) => self.tcp.on_event(cx, key, Side::Server, event),
+                    _ => drop_event(net, event),
+                }
             }
         }
         self.relieve_all(net);
+    }
+}
+
+/// Nobody's: what it carries goes back.
+fn drop_event<N: Net>(net: &mut N, event: Event) {
+    if let Event::Received { buf, .. } = event {
+        net.free(buf);
     }
 }
 

@@ -4,10 +4,11 @@
 //! Its shard drives it with events.
 
 use crate::core::{Core, Cx, Trial};
+use crate::owner::{Tag, owner};
 use crate::reason::Refusal;
 use crate::shared::Shared;
-use crate::tunnel::{Phase, Side, Tunnel, Upstream, owner, parse_owner};
-use crate::upstream::{Attempt, Blame, blame};
+use crate::tunnel::{Phase, Side, Tunnel, Upstream};
+use crate::upstream::{Attempt, Blame, Choice, Want, blame};
 use crate::wait::{RETRY_MS, Shortage, WaitQueue};
 use fourfold_base::Millis;
 use fourfold_base::slab::{Key, Slab};
@@ -53,7 +54,7 @@ impl Tcp {
         let Ok(key) = self.tunnels.insert(Tunnel::new(client, listener, pool, cx.net.now())) else {
             return false;
         };
-        cx.net.adopt(client, owner(key, Side::Client));
+        cx.net.adopt(client, owner(key, Tag::TunnelClient));
         self.start(cx, key);
         true
     }
@@ -76,8 +77,10 @@ impl Tcp {
             let now = cx.net.now();
             let Some(tunnel) = self.tunnels.get(key) else { return true };
             let pool = usize::from(tunnel.pool);
-            let attempt = match cx.core.upstreams.attempt(pool, now) {
-                Ok(attempt) => attempt,
+            let attempt = match cx.core.upstreams.attempt(pool, &Want::ANY, now) {
+                Ok(Choice::Fresh(attempt)) => attempt,
+                // Nothing lies ready for a tunnel.
+                Ok(Choice::Warm(_)) => return false,
                 Err((shortage, retry_at)) => {
                     self.expect(pool, shortage, retry_at, now);
                     return false;
@@ -117,7 +120,7 @@ impl Tcp {
         let Attempt { server, path, lease, remote, local } = attempt;
         let Some(tunnel) = self.tunnels.get_mut(key) else { return Ok(()) };
         let pool = usize::from(tunnel.pool);
-        match cx.net.connect(&remote, local, owner(key, Side::Server)) {
+        match cx.net.connect(&remote, local, owner(key, Tag::TunnelServer)) {
             Ok(sock) => {
                 tunnel.server = sock;
                 tunnel.server_side.open = true;
@@ -465,37 +468,17 @@ fn refusal_for(shortage: Option<Shortage>) -> Refusal {
 
 /// Driven by its shard.
 impl Tcp {
-    pub fn on_event<N: Net>(&mut self, cx: &mut Cx<'_, N>, event: Event) {
+    pub fn on_event<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, side: Side, event: Event) {
         match event {
             Event::Accepted { .. } | Event::AcceptFailed { .. } => {}
-            Event::Connected { owner, .. } => self.on_connected(cx, parse_owner(owner).0),
-            Event::ConnectFailed { owner, step, errno, .. } => {
-                self.on_connect_failed(cx, parse_owner(owner).0, step, errno);
-            }
-            Event::Received { owner, buf, .. } => {
-                let (key, side) = parse_owner(owner);
-                self.on_received(cx, key, side, buf);
-            }
-            Event::Drained { owner, .. } => {
-                let (key, side) = parse_owner(owner);
-                self.on_drained(cx, key, side);
-            }
-            Event::Eof { owner, .. } => {
-                let (key, side) = parse_owner(owner);
-                self.on_eof(cx, key, side);
-            }
-            Event::Finished { owner, .. } => {
-                let (key, side) = parse_owner(owner);
-                self.on_finished(cx, key, side);
-            }
-            Event::Failed { owner, .. } => {
-                let (key, side) = parse_owner(owner);
-                self.on_failed(cx, key, side);
-            }
-            Event::Closed { owner } => {
-                let (key, side) = parse_owner(owner);
-                self.on_closed(cx, key, side);
-            }
+            Event::Connected { .. } => self.on_connected(cx, key),
+            Event::ConnectFailed { step, errno, .. } => self.on_connect_failed(cx, key, step, errno),
+            Event::Received { buf, .. } => self.on_received(cx, key, side, buf),
+            Event::Drained { .. } => self.on_drained(cx, key, side),
+            Event::Eof { .. } => self.on_eof(cx, key, side),
+            Event::Finished { .. } => self.on_finished(cx, key, side),
+            Event::Failed { .. } => self.on_failed(cx, key, side),
+            Event::Closed { .. } => self.on_closed(cx, key, side),
         }
     }
 
