@@ -100,15 +100,13 @@ impl Instance {
             shards: plan.shards.map(|shards| shards as usize),
             accepts: 1,
             connects: 1,
-            listeners: plan.listeners.len(),
+            listeners: plan.binds().count(),
         };
         let layout = plan_shards(engine, &demand, &limits).map_err(anyhow::Error::msg)?;
         let backlog = machine::backlog();
-        let listen: Vec<(SocketAddr, u32)> = plan
-            .listeners
-            .iter()
-            .map(|listener| (listener.bind, listener.backlog.unwrap_or(backlog)))
-            .collect();
+        let backlog_of =
+            |n: usize| plan.listeners.get(n).and_then(|listener| listener.backlog).unwrap_or(backlog);
+        let listen: Vec<(SocketAddr, u32)> = plan.binds().map(|(n, bind)| (bind, backlog_of(n))).collect();
         let shared = Shared::new(
             Arc::new(plan),
             machine_facts,
@@ -161,8 +159,9 @@ fn serve(instance: Instance) -> anyhow::Result<()> {
     for (address, space) in instance.shared.spaces() {
         tracing::info!("tuples towards {address}: {}", space.headroom().total);
     }
-    for listener in &instance.shared.plan.listeners {
-        tracing::info!(listener = %listener.name, "listening on {}", listener.bind);
+    let plan = &instance.shared.plan;
+    for (listener, bind) in plan.binds().filter_map(|(n, bind)| Some((plan.listeners.get(n)?, bind))) {
+        tracing::info!(listener = %listener.name, "listening on {bind}");
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -96,11 +96,12 @@ impl TcpProxy {
         if let Some(drain) = &mut self.drain {
             drain.accepted = true;
         }
-        let index = listener.0 as usize;
-        let Some(plan) = self.shared.plan.listeners.get(index) else {
+        let Some(index) = self.shared.plan.listener_of(listener.0 as usize) else {
             return net.close(client, Close::Reset);
         };
-        let pool = plan.pool;
+        let Some(pool) = self.shared.plan.listeners.get(index).and_then(|plan| plan.pool) else {
+            return net.close(client, Close::Reset);
+        };
         if let Err(refusal) = self.admit(index) {
             net.close(client, Close::Reset);
             return self.refused(refusal, net.now());
