@@ -4,7 +4,7 @@ use crate::args::{LogFormatArg, LogLevelArg, RunArgs};
 use crate::{check, foreign, logging, machine, targets};
 use anyhow::Context;
 use fourfold_base::Millis;
-use fourfold_config::{Checked, EngineChoice, Flags, LogFormat, LogLevel, Plan};
+use fourfold_config::{Checked, EngineChoice, Flags, LogFormat, LogLevel, Mode, Plan};
 use fourfold_engine::{Demand, Engine, Limits, Listen, Shard, ShardPlan, choose_engine, plan_shards, spawn};
 use fourfold_proxy::{Mail, Proxy, Shared, Totals};
 use fourfold_sys::clock::monotonic_ms;
@@ -99,16 +99,18 @@ impl Instance {
             shards: plan.shards.map(|shards| shards as usize),
             accepts: 1,
             connects: 1,
-            listeners: plan.listeners.len(),
+            listeners: plan.binds().count(),
         };
         let layout = plan_shards(engine, &demand, &limits).map_err(anyhow::Error::msg)?;
         let backlog = machine::backlog();
-        let listen = plan.listeners.iter().map(|listener| Listen {
-            address: listener.bind,
-            backlog: listener.backlog.unwrap_or(backlog),
-            peer_address: false,
-        });
-        let listen: Vec<Listen> = listen.collect();
+        let listen: Vec<Listen> = plan
+            .binds()
+            .filter_map(|(n, address)| {
+                let listener = plan.listeners.get(n)?;
+                let backlog = listener.backlog.unwrap_or(backlog);
+                Some(Listen { address, backlog, peer_address: listener.mode == Mode::Http })
+            })
+            .collect();
         let shared = Shared::new(
             Arc::new(plan),
             machine_facts,
@@ -161,8 +163,9 @@ fn serve(instance: Instance) -> anyhow::Result<()> {
     for (address, space) in instance.shared.spaces() {
         tracing::info!("tuples towards {address}: {}", space.headroom().total);
     }
-    for listener in &instance.shared.plan.listeners {
-        tracing::info!(listener = %listener.name, "listening on {}", listener.bind);
+    let plan = &instance.shared.plan;
+    for (listener, bind) in plan.binds().filter_map(|(n, bind)| Some((plan.listeners.get(n)?, bind))) {
+        tracing::info!(listener = %listener.name, "listening on {bind}");
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

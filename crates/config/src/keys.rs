@@ -144,7 +144,7 @@ impl Choices for LogFormat {
 }
 
 impl Choices for Mode {
-    const ALL: &'static [(&'static str, Self)] = &[("tcp", Mode::Tcp)];
+    const ALL: &'static [(&'static str, Self)] = &[("tcp", Mode::Tcp), ("http", Mode::Http)];
 }
 
 /// The names are `fourfold-balance`'s; an algorithm added there fails to compile here until it is listed.
@@ -237,9 +237,9 @@ section! { listener {
         Default::Required, "0.1",
         "Address of this machine and port. Host names are refused.";
     MODE = "mode",
-        choice::<Mode>(&["http"]),
+        choice::<Mode>(&[]),
         Default::Text("tcp"), "0.1",
-        "What is spoken: `tcp` passes bytes on as they come.";
+        "What is spoken: `tcp` passes bytes on as they come, `http` is HTTP/1.1.";
     POOL = "pool",
         Kind::PoolName,
         Default::Required, "0.1",

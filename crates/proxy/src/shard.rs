@@ -66,11 +66,12 @@ impl Proxy {
         if let Some(drain) = &mut self.drain {
             drain.accepted = true;
         }
-        let index = listener.0 as usize;
-        let Some(plan) = self.core.shared.plan.listeners.get(index) else {
+        let Some(index) = self.core.shared.plan.listener_of(listener.0 as usize) else {
             return net.close(client, Close::Reset);
         };
-        let pool = plan.pool;
+        let Some(pool) = self.core.shared.plan.listeners.get(index).and_then(|plan| plan.pool) else {
+            return net.close(client, Close::Reset);
+        };
         if let Err(refusal) = self.core.admit(index) {
             net.close(client, Close::Reset);
             return self.core.refused(refusal, net.now());
