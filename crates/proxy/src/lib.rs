@@ -2,8 +2,10 @@
 //! backpressure, half-close and reset passed on as they were meant.
 //!
 //! [`Shared`] is what all shards see: limits, servers, tuple spaces. [`TcpProxy`] is one shard's state machine, an
-//! [`App`](fourfold_engine::App) that runs on any backend. Nothing here reads a clock or makes a system call.
+//! [`App`](fourfold_engine::App) that runs on any backend. Nothing here reads a clock or makes a system call, except the
+//! [access log](access)'s writer in a thread of its own.
 
+pub mod access;
 mod counters;
 mod reason;
 mod shared;
