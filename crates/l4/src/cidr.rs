@@ -241,6 +241,7 @@ mod tests {
             assert!(!has(&trusted, outside), "{outside}");
         }
         assert!(!trusted.is_empty());
+        assert_eq!(set(&["10.128.0.0/9", "10.1.2.3", "10.0.0.0/9"]), set(&["10.0.0.0/8"]));
     }
 
     #[test]
