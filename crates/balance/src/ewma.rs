@@ -5,6 +5,9 @@
 
 /// After this long an observation still counts for 1/e.
 const DECAY_US: f64 = 10_000_000.0;
+/// Nor does it decay below this part of what the pool usually takes: a server that has not been used for long is
+/// tried again, whatever it was, and not flooded.
+const DECAYED_PART: f64 = 0.1;
 /// A failure counts as this many times what the server costs already...
 const FAILURE_FACTOR: f64 = 10.0;
 /// ...but as no more than this, unless it really took longer.
@@ -43,8 +46,12 @@ impl Latencies {
 
     /// What one more request would cost: the latency, once for each request in flight and once for itself.
     pub fn cost(&self, server: usize, load: u32, now_us: u64) -> f64 {
-        let known = self.servers.get(server).copied().flatten().or(self.pool);
-        known.map_or(1.0, |average| average.at(now_us)) * (f64::from(load) + 1.0)
+        let usual_us = self.pool.map_or(1.0, |pool| pool.latency_us);
+        let latency_us = match self.servers.get(server).copied().flatten() {
+            Some(own) => own.at(now_us).max(own.latency_us.min(usual_us * DECAYED_PART)),
+            None => usual_us,
+        };
+        latency_us.max(1.0) * (f64::from(load) + 1.0)
     }
 }
 

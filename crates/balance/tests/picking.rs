@@ -16,7 +16,7 @@ fn picker(algorithm: Algorithm, weights: &[u32]) -> Picker {
 
 /// How often each server was picked, with nobody loaded.
 fn shares(picker: &mut Picker, picks: usize) -> Vec<usize> {
-    let mut counts = vec![0; picker.weights().len()];
+    let mut counts = vec![0; picker.servers().len()];
     for _ in 0..picks {
         counts[picker.pick(ASK, |_| Some(0)).unwrap()] += 1;
     }
