@@ -34,6 +34,7 @@ mod draw;
 mod ewma;
 mod group;
 mod hash;
+pub mod health;
 mod keyed;
 mod options;
 mod picker;
