@@ -102,9 +102,7 @@ impl Group {
             State::LeastConnections => least_connections(random, &view),
             State::Random(draw) => draw.usable(random, &view),
             State::P2c(draw) => better_of_two(draw, random, view, Seen::is_freer),
-            State::PeakEwma(draw) => {
-                better_of_two(draw, random, view, |two, one| sky.cost(two) < sky.cost(one))
-            }
+            State::PeakEwma(draw) => better_of_two(draw, random, view, |two, one| sky.is_cheaper(two, one)),
         };
         seen.map(|seen| seen.server as usize)
     }
@@ -147,9 +145,14 @@ impl Seen {
 }
 
 impl Sky<'_> {
-    fn cost(&self, seen: &Seen) -> f64 {
+    /// The load counts for the capacity, the request itself does not: a light server that is idle is as good as a
+    /// heavy one, and the draw sees to it that it is idle more often.
+    fn is_cheaper(&self, two: &Seen, one: &Seen) -> bool {
+        let most = two.capacity.max(one.capacity) as f64;
         let now_us = self.now.saturating_mul(1000);
-        self.latencies.cost(seen.server as usize, seen.load, now_us) / seen.capacity as f64
+        let load = |seen: &Seen| f64::from(seen.load) * most / seen.capacity as f64;
+        let cost = |seen: &Seen| self.latencies.cost(seen.server as usize, load(seen), now_us);
+        cost(two) < cost(one)
     }
 }
 
