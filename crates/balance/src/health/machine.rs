@@ -82,6 +82,7 @@ struct Patient {
     ejected_until: Option<Millis>,
     /// Ejections that are not forgiven yet.
     ejections: u32,
+    returned_at: Millis,
     /// At the beginning of the interval.
     counts: Counts,
     breaker: Option<Breaker>,
@@ -96,6 +97,7 @@ impl Health {
             sources: 1,
             ejected_until: None,
             ejections: 0,
+            returned_at: now,
             counts: Counts::default(),
             breaker: rules.breaker.map(|rules| Breaker::new(rules, now, Counts::default())),
         };
@@ -236,6 +238,7 @@ impl Health {
             return;
         }
         patient.ejected_until = None;
+        patient.returned_at = now;
         patient.counts = self.board.counts(server);
         self.board.forget_streaks(server);
         self.board.set(server, Mark::EJECTED, false);
@@ -244,12 +247,13 @@ impl Health {
     }
 
     fn compare(&mut self, now: Millis) {
+        let interval_ms = self.rules.ejection.interval_ms;
         let mut interval = Vec::with_capacity(self.servers.len());
         for (server, patient) in self.servers.iter_mut().enumerate() {
             let counts = self.board.counts(server);
             let since = counts.since(patient.counts);
             patient.counts = counts;
-            if patient.ejected_until.is_none() {
+            if patient.ejected_until.is_none() && now >= patient.returned_at + interval_ms {
                 patient.ejections = patient.ejections.saturating_sub(1);
             }
             interval.push(if self.board.is_barred(server) { Counts::default() } else { since });

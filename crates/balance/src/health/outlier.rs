@@ -30,7 +30,7 @@ pub struct EjectionRules {
     pub max_ms: u64,
     /// Of the pool, at once. One server can always be ejected, if the pool has another.
     pub max_percent: u32,
-    /// How often servers are compared, and after which a good one has one of its ejections forgiven.
+    /// How often servers are compared. A server that was used for as long has one of its ejections forgiven.
     pub interval_ms: u64,
 }
 

@@ -47,7 +47,7 @@ impl World {
     fn play(&self, mut pick: impl FnMut(u64, &[u32], &[(usize, u64)]) -> usize) -> Seen {
         let servers = self.service_us.len();
         // Not the seed of any picker, or arrivals and draws would go together.
-        let mut random = Prng::new(self.seed ^ 0x5eed_0f_4317d);
+        let mut random = Prng::new(self.seed ^ 0x5eed_0417);
         let rate: f64 = self.service_us.iter().map(|us| 1.0 / us).sum::<f64>() * self.utilisation;
         let (mut loads, mut free_at) = (vec![0u32; servers], vec![0.0f64; servers]);
         let mut ends: BinaryHeap<Reverse<(u64, usize, u64)>> = BinaryHeap::new();
