@@ -28,11 +28,21 @@
 #![forbid(unsafe_code)]
 
 mod algorithm;
+mod aperture;
+mod census;
 mod draw;
 mod ewma;
+mod group;
 mod hash;
+pub mod health;
+mod keyed;
+mod options;
 mod picker;
+pub mod retry;
+pub mod sticky;
+mod warmth;
 
 pub use algorithm::{Algorithm, UnknownAlgorithm};
 pub use hash::{hash_key, server_id};
+pub use options::{Aperture, BOUND_PERCENT, MAGLEV_SLOTS, Options, Server};
 pub use picker::{Ask, Picker};
