@@ -103,11 +103,10 @@ impl Instance {
         };
         let layout = plan_shards(engine, &demand, &limits).map_err(anyhow::Error::msg)?;
         let backlog = machine::backlog();
-        let listen = plan.listeners.iter().map(|listener| Listen {
-            address: listener.bind,
-            backlog: listener.backlog.unwrap_or(backlog),
-            peer_address: false,
-        });
+        let listen = plan
+            .listeners
+            .iter()
+            .map(|listener| Listen { address: listener.bind, backlog: listener.backlog.unwrap_or(backlog) });
         let listen: Vec<Listen> = listen.collect();
         let shared = Shared::new(
             Arc::new(plan),
