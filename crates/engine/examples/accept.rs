@@ -1,11 +1,11 @@
-//! What a new connection costs a shard: clients connect, the shard accepts and resets them, and its thread's time is divided
-//! by their number. `cargo run --release -p fourfold-engine --example accept -- uring|epoll SECONDS`
+//! What a new connection costs a shard: clients connect and say a byte, the shard resets them, and its thread's time is
+//! divided by their number. `cargo run --release -p fourfold-engine --example accept -- uring|epoll SECONDS`
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a program for developers")]
 
 use fourfold_engine::{
     App, Close, Demand, Engine, Event, Handler, Limits, Listen, ListenerId, Net, plan_shards, spawn,
 };
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -26,9 +26,17 @@ struct Acceptor(Arc<Counts>);
 
 impl<N: Net> Handler<N> for Acceptor {
     fn on_event(&mut self, net: &mut N, event: Event) {
-        if let Event::Accepted { sock, .. } = event {
-            self.0.accepted.fetch_add(1, Relaxed);
-            net.close(sock, Close::Reset);
+        match event {
+            Event::Accepted { sock, .. } => {
+                self.0.accepted.fetch_add(1, Relaxed);
+                net.receive(sock);
+            }
+            Event::Received { sock, buf, .. } => {
+                net.free(buf);
+                net.close(sock, Close::Reset);
+            }
+            Event::Eof { sock, .. } | Event::Failed { sock, .. } => net.close(sock, Close::Reset),
+            _ => {}
         }
     }
 }
@@ -71,7 +79,7 @@ fn main() {
         while !counts.stop.load(Relaxed) {
             let Ok(mut stream) = TcpStream::connect(address) else { continue };
             let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
-            let _ = stream.read(&mut [0]);
+            let _ = stream.write_all(b"x").and_then(|()| stream.read(&mut [0]));
         }
     };
     std::thread::scope(|scope| {

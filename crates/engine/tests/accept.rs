@@ -1,4 +1,5 @@
 //! Who connects, that nobody is lost, and what a peer is known to have, on both engines.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
 
 use fourfold_engine::{Close, EpollNet, Event, Handler, ListenerId, Local, Net, Sock, UringNet, Waker};
 use fourfold_sys::socket;
