@@ -4,10 +4,22 @@
 //! Refuses: servers of weight 0 and those for which the caller's load says `None`.
 //! Driven by: the proxy, once per connection attempt; it knows loads, health and what was tried already.
 
+use fourfold_base::Millis;
 use fourfold_base::prng::Prng;
 
 use crate::algorithm::Algorithm;
 use crate::draw::{Draw, below};
+use crate::ewma::Latencies;
+use crate::hash::mix;
+
+/// What is known when a server is asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ask {
+    /// Hash of what a client is told apart by ([`hash_key`](crate::hash_key)); without one the keyed algorithms
+    /// pick at random by weight.
+    pub key: Option<u64>,
+    pub now: Millis,
+}
 
 /// Picks servers by one algorithm. Servers are the indices of the weights.
 #[derive(Clone, Debug)]
@@ -32,6 +44,11 @@ enum State {
     LeastConnections,
     Draw(Draw),
     P2c(Draw),
+    PeakEwma {
+        draw: Draw,
+        latencies: Latencies,
+    },
+    Keyed(Draw),
 }
 
 impl Picker {
@@ -65,7 +82,7 @@ impl Picker {
 
     /// Picks a server. `load` is the number of connections it has, `None` when it cannot be used now
     /// (down, full, tried already). `None` when no server of weight above 0 can be used.
-    pub fn pick(&mut self, load: impl Fn(usize) -> Option<u32>) -> Option<usize> {
+    pub fn pick(&mut self, ask: Ask, load: impl Fn(usize) -> Option<u32>) -> Option<usize> {
         let (weights, random) = (self.weights.as_slice(), &mut self.random);
         match &mut self.state {
             State::Cycle { next } => cycle(weights, next, load),
@@ -73,6 +90,18 @@ impl Picker {
             State::LeastConnections => least_connections(weights, random, load),
             State::Draw(draw) => draw.usable(weights, random, load).map(|(server, _)| server),
             State::P2c(draw) => p2c(draw, weights, random, load),
+            State::PeakEwma { draw, latencies } => peak_ewma(draw, latencies, weights, random, ask, load),
+            State::Keyed(draw) => match ask.key {
+                Some(key) => rendezvous(key, weights, load),
+                None => draw.usable(weights, random, load).map(|(server, _)| server),
+            },
+        }
+    }
+
+    /// An answer (or failure) of `server` after `latency_us`; only `peak-ewma` listens.
+    pub fn observe(&mut self, server: usize, latency_us: u64, ok: bool, now_us: u64) {
+        if let State::PeakEwma { latencies, .. } = &mut self.state {
+            latencies.observe(server, latency_us, ok, now_us);
         }
     }
 }
@@ -86,6 +115,10 @@ impl State {
             Algorithm::LeastConnections => State::LeastConnections,
             Algorithm::Random => State::Draw(Draw::new(weights)),
             Algorithm::P2c => State::P2c(Draw::new(weights)),
+            Algorithm::PeakEwma => {
+                State::PeakEwma { draw: Draw::new(weights), latencies: Latencies::new(weights.len()) }
+            }
+            Algorithm::RingHash | Algorithm::Maglev => State::Keyed(Draw::new(weights)),
         }
     }
 }
@@ -186,4 +219,31 @@ fn p2c(
         }
         _ => Some(one),
     }
+}
+
+/// Two different servers by weight, the one that would answer sooner for its weight wins.
+fn peak_ewma(
+    draw: &Draw,
+    latencies: &Latencies,
+    weights: &[u32],
+    random: &mut Prng,
+    ask: Ask,
+    load: impl Fn(usize) -> Option<u32>,
+) -> Option<usize> {
+    let (one, one_load) = draw.usable(weights, random, &load)?;
+    let others = |server| if server == one { None } else { load(server) };
+    let Some((two, two_load)) = draw.usable(weights, random, others) else { return Some(one) };
+    let cost =
+        |server: usize, load| latencies.cost(server, load, ask.now * 1000) / f64::from(weights[server]);
+    Some(if cost(two, two_load) < cost(one, one_load) { two } else { one })
+}
+
+/// Highest random weight (Thaler and Ravishankar 1998): each key has its own order of the servers.
+fn rendezvous(key: u64, weights: &[u32], load: impl Fn(usize) -> Option<u32>) -> Option<usize> {
+    let usable = (0..weights.len()).filter(|server| weights[*server] > 0 && load(*server).is_some());
+    let score = |server: usize| {
+        let uniform = (mix(key, server as u64) >> 11) as f64 / (1u64 << 53) as f64;
+        -f64::from(weights[server]) / uniform.max(f64::MIN_POSITIVE).ln()
+    };
+    usable.max_by(|one, two| score(*one).total_cmp(&score(*two)))
 }

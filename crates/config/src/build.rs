@@ -7,7 +7,8 @@
 use fourfold_ports::SourceSet;
 
 use crate::keys::{Key, listener, log, pool, server, top};
-use crate::plan::{Listener, Log, LogFormat, LogLevel, Plan, Pool, Server};
+use crate::plan::http::Http;
+use crate::plan::{Listener, Log, LogFormat, LogLevel, Mode, Plan, Pool, Server};
 use crate::section::Part;
 
 pub(crate) fn plan(root: &Part) -> Option<Plan> {
@@ -38,20 +39,24 @@ fn log_of(part: Option<&Part>) -> Option<Log> {
 
 fn listener_of(part: &Part, pools: &[Pool]) -> Option<Listener> {
     let target = part.text(&listener::POOL)?;
+    let pool = pools.iter().position(|pool| pool.name == *target)?;
+    let mode = part.choice(&listener::MODE)?;
     Some(Listener {
         name: part.text(&listener::NAME)?.clone(),
-        bind: *part.bind(&listener::BIND)?,
-        mode: part.choice(&listener::MODE)?,
-        pool: pools.iter().position(|pool| pool.name == *target)?,
+        binds: vec![*part.bind(&listener::BIND)?],
+        mode,
+        pool: Some(pool),
         max_connections: part.count(&listener::MAX_CONNECTIONS).copied(),
         idle_timeout_ms: *part.ms(&listener::IDLE_TIMEOUT)?,
         backlog: small(part, &listener::BACKLOG)?,
+        connection_rates: Vec::new(),
+        proxy_protocol: None,
+        http: (mode == Mode::Http).then(|| Box::new(Http::to_pool(pool))),
     })
 }
 
 fn pool_of(part: &Part) -> Option<Pool> {
     Some(Pool {
-        name: part.text(&pool::NAME)?.clone(),
         balance: part.choice(&pool::BALANCE)?,
         sources: part.sources(&pool::SOURCES).cloned().unwrap_or_else(SourceSet::kernel_chosen),
         ports: part.ports(&pool::PORTS).copied(),
@@ -62,14 +67,17 @@ fn pool_of(part: &Part) -> Option<Pool> {
         queue_max: small(part, &pool::QUEUE_MAX)?,
         retry_backoff_ms: *part.ms(&pool::RETRY_BACKOFF)?,
         retry_backoff_max_ms: *part.ms(&pool::RETRY_BACKOFF_MAX)?,
-        servers: part.parts(&pool::SERVER).iter().map(server_of).collect::<Option<_>>()?,
+        ..Pool::new(
+            part.text(&pool::NAME)?,
+            part.parts(&pool::SERVER).iter().map(server_of).collect::<Option<_>>()?,
+        )
     })
 }
 
 fn server_of(part: &Part) -> Option<Server> {
     Some(Server {
-        address: part.server(&server::ADDRESS)?.clone(),
         weight: small(part, &server::WEIGHT)??,
         max_connections: small(part, &server::MAX_CONNECTIONS)?,
+        ..Server::new(part.server(&server::ADDRESS)?.clone())
     })
 }

@@ -73,6 +73,7 @@ codes! {
     BadChoice = "bad-choice",
     BadSource = "bad-source",
     BadPorts = "bad-ports",
+    BadTemplate = "bad-template",
     OutOfRange = "out-of-range",
     TooMany = "too-many",
     NoListener = "no-listener",

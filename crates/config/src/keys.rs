@@ -144,13 +144,13 @@ impl Choices for LogFormat {
 }
 
 impl Choices for Mode {
-    const ALL: &'static [(&'static str, Self)] = &[("tcp", Mode::Tcp)];
+    const ALL: &'static [(&'static str, Self)] = &[("tcp", Mode::Tcp), ("http", Mode::Http)];
 }
 
 /// The names are `fourfold-balance`'s; an algorithm added there fails to compile here until it is listed.
-const ALGORITHMS: [(&str, Algorithm); 4] = {
-    let [a, b, c, d] = Algorithm::ALL;
-    [(a.name(), a), (b.name(), b), (c.name(), c), (d.name(), d)]
+const ALGORITHMS: [(&str, Algorithm); 7] = {
+    let [a, b, c, d, e, f, g] = Algorithm::ALL;
+    [(a.name(), a), (b.name(), b), (c.name(), c), (d.name(), d), (e.name(), e), (f.name(), f), (g.name(), g)]
 };
 
 impl Choices for Algorithm {
@@ -237,9 +237,9 @@ section! { listener {
         Default::Required, "0.1",
         "Address of this machine and port. Host names are refused.";
     MODE = "mode",
-        choice::<Mode>(&["http"]),
+        choice::<Mode>(&[]),
         Default::Text("tcp"), "0.1",
-        "What is spoken: `tcp` passes bytes on as they come.";
+        "What is spoken: `tcp` passes bytes on as they come, `http` is HTTP/1.1.";
     POOL = "pool",
         Kind::PoolName,
         Default::Required, "0.1",
@@ -269,7 +269,7 @@ section! { pool {
         Default::Required, "0.1",
         "Unique among pools; listeners refer to it.";
     BALANCE = "balance",
-        choice::<Algorithm>(&["peak-ewma", "ring-hash", "maglev"]),
+        choice::<Algorithm>(&[]),
         Default::Text("p2c"), "0.1",
         "How a server is picked. `p2c` takes the less loaded of two random ones.";
     SOURCES = "sources",

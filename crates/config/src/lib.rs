@@ -19,7 +19,7 @@
 //! address = "10.0.1.1:9000"
 //! "#;
 //! let checked = fourfold_config::parse("fourfold.toml", text.as_bytes()).unwrap();
-//! assert_eq!(checked.plan.listeners[0].bind.port(), 8080);
+//! assert_eq!(checked.plan.listeners[0].binds[0].port(), 8080);
 //!
 //! let found = fourfold_config::parse("fourfold.toml", b"max_conections = 5").unwrap_err();
 //! assert!(found.render_human().starts_with("fourfold.toml:1:1: error: unknown key \"max_conections\""));
@@ -46,7 +46,8 @@ pub use flags::{FLAGS_POOL_NAME, Flags, from_flags};
 pub use fourfold_balance::Algorithm;
 pub use fourfold_ports::{PortSpan, SourceSet};
 pub use plan::{
-    EngineChoice, HostPort, Listener, Log, LogFormat, LogLevel, Mode, Plan, Pool, PortMode, Server,
+    EngineChoice, HostPort, Listener, Log, LogFormat, LogLevel, Mode, Plan, Pool, PortMode, ProxyProtocolIn,
+    Server, http, pool, template,
 };
 pub use reference::{json_schema, key_reference};
 pub use value::{ValueError, parse_count, parse_duration_ms};
