@@ -3,13 +3,16 @@
 //! The engine drives it with events, the control plane with [`Mail`].
 
 use crate::core::{Core, Cx};
+use crate::http::Http;
 use crate::owner::{self, Tag};
 use crate::reason::Refusal;
 use crate::shared::{Mail, Shared};
 use crate::tcp::Tcp;
 use crate::tunnel::Side;
 use fourfold_base::Millis;
+use fourfold_config::Mode;
 use fourfold_engine::{App, Close, Errno, Event, Handler, ListenerId, Net, Sock};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// A listener that could not accept for want of descriptors or memory tries again after this.
@@ -22,6 +25,7 @@ const HEADROOM_MS: Millis = 1_000;
 pub struct Proxy {
     core: Core,
     tcp: Tcp,
+    http: Http,
     accept_retry_at: Option<Millis>,
     headroom_at: Millis,
     drain: Option<Drain>,
@@ -41,6 +45,7 @@ impl Proxy {
     pub fn new(shared: Arc<Shared>, shard: usize, now: Millis) -> Self {
         Self {
             tcp: Tcp::new(&shared, now),
+            http: Http::new(&shared, shard, now),
             core: Core::new(shared, shard),
             accept_retry_at: None,
             headroom_at: now,
@@ -51,25 +56,31 @@ impl Proxy {
 
     /// Connections that this shard has at present.
     pub fn len(&self) -> usize {
-        self.tcp.len()
+        self.tcp.len() + self.http.len()
     }
     pub fn is_empty(&self) -> bool {
-        self.tcp.is_empty()
+        self.tcp.is_empty() && self.http.is_empty()
     }
     /// Clients in queues at present.
     pub fn waiting(&self) -> usize {
-        self.tcp.waiting()
+        self.tcp.waiting() + self.http.waiting()
     }
 
-    fn on_accepted<N: Net>(&mut self, net: &mut N, listener: ListenerId, client: Sock) {
+    fn on_accepted<N: Net>(
+        &mut self,
+        net: &mut N,
+        listener: ListenerId,
+        client: Sock,
+        peer: Option<SocketAddr>,
+    ) {
         self.core.counters().accepted.add(1);
         if let Some(drain) = &mut self.drain {
             drain.accepted = true;
         }
-        let Some(index) = self.core.shared.plan.listener_of(listener.0 as usize) else {
-            return net.close(client, Close::Reset);
-        };
-        let Some(pool) = self.core.shared.plan.listeners.get(index).and_then(|plan| plan.pool) else {
+        let shared = Arc::clone(&self.core.shared);
+        let index = shared.plan.listener_of(listener.0 as usize);
+        let Some((index, plan)) = index.and_then(|index| Some((index, shared.plan.listeners.get(index)?)))
+        else {
             return net.close(client, Close::Reset);
         };
         if let Err(refusal) = self.core.admit(index) {
@@ -77,7 +88,19 @@ impl Proxy {
             return self.core.refused(refusal, net.now());
         }
         let cx = &mut Cx { net, core: &mut self.core };
-        if !self.tcp.accept(cx, index as u16, pool as u16, client) {
+        let taken = match (plan.mode, plan.pool) {
+            (Mode::Tcp, Some(pool)) => self.tcp.accept(cx, index as u16, pool as u16, client),
+            (Mode::Tcp, None) => false,
+            (Mode::Http, _) => match peer.map_or_else(|| cx.net.peer_address(client), Ok) {
+                Ok(peer) => self.http.accept(cx, index as u16, client, peer),
+                // It has left already.
+                Err(_) => {
+                    cx.core.dismiss(index);
+                    return cx.net.close(client, Close::Reset);
+                }
+            },
+        };
+        if !taken {
             cx.core.dismiss(index);
             cx.net.close(client, Close::Reset);
             cx.core.refused(Refusal::ShardFull, cx.net.now());
@@ -122,12 +145,13 @@ impl Proxy {
     }
 
     fn queued(&self, pool: usize) -> usize {
-        self.tcp.queued(pool)
+        self.tcp.queued(pool) + self.http.queued(pool)
     }
 
     fn pump<N: Net>(&mut self, net: &mut N, pool: usize) {
         let cx = &mut Cx { net, core: &mut self.core };
         self.tcp.pump(cx, pool);
+        self.http.pump(cx, pool);
     }
 
     // A stop.
@@ -141,6 +165,8 @@ impl Proxy {
                     Some(Drain { deadline, accepting: DRAIN_ACCEPT_TURNS, accepted: true, cut: false })
             }
         }
+        let cx = &mut Cx { net: &mut *net, core: &mut self.core };
+        self.http.drain(cx);
         if deadline <= net.now() {
             self.cut(net);
         }
@@ -172,20 +198,23 @@ impl Proxy {
         self.drain.iter_mut().for_each(|drain| drain.cut = true);
         let cx = &mut Cx { net, core: &mut self.core };
         self.tcp.cut(cx);
+        self.http.cut(cx);
     }
 }
 
 impl<N: Net> Handler<N> for Proxy {
     fn on_event(&mut self, net: &mut N, event: Event) {
         match event {
-            Event::Accepted { listener, sock, .. } => self.on_accepted(net, listener, sock),
+            Event::Accepted { listener, sock, peer } => self.on_accepted(net, listener, sock, peer),
             Event::AcceptFailed { errno, .. } => self.on_accept_failed(net, errno),
             event => {
                 let cx = &mut Cx { net: &mut *net, core: &mut self.core };
                 match owner::of(&event) {
                     Some((key, Tag::TunnelClient)) => self.tcp.on_event(cx, key, Side::Client, event),
                     Some((key, Tag::TunnelServer)) => self.tcp.on_event(cx, key, Side::Server, event),
-                    _ => drop_event(net, event),
+                    Some((key, Tag::HttpClient)) => self.http.on_client(cx, key, event),
+                    Some((key, Tag::HttpUpstream)) => self.http.on_upstream(cx, &mut self.tcp, key, event),
+                    None => drop_event(net, event),
                 }
             }
         }
@@ -226,6 +255,7 @@ impl<N: Net> App<N> for Proxy {
         let now = net.now();
         let cx = &mut Cx { net, core: &mut self.core };
         self.tcp.on_turn(cx);
+        self.http.on_turn(cx);
         if self.accept_retry_at.is_some_and(|at| at <= now) {
             self.accept_retry_at = None;
             if self.drain.is_none() {
@@ -248,7 +278,10 @@ impl<N: Net> App<N> for Proxy {
             0 => (!drain.cut).then_some(drain.deadline),
             _ => Some(0),
         });
-        [self.tcp.poll_timeout(), self.accept_retry_at, drain].into_iter().flatten().min()
+        [self.tcp.poll_timeout(), self.http.poll_timeout(), self.accept_retry_at, drain]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn is_finished(&self) -> bool {

@@ -29,6 +29,8 @@ pub struct Machine {
     /// net.ipv4.tcp_tw_reuse_delay
     pub tw_reuse_delay_ms: u64,
     pub tcp_timestamps: bool,
+    /// For numbers that nobody should guess or meet twice, such as request ids.
+    pub seed: u64,
 }
 
 impl Machine {

@@ -7,13 +7,14 @@ use crate::core::{Core, Cx, Trial};
 use crate::owner::{Tag, owner};
 use crate::reason::Refusal;
 use crate::shared::Shared;
-use crate::tunnel::{Phase, Side, Tunnel, Upstream};
+use crate::stash::Stash;
+use crate::tunnel::{Direction, Phase, Side, Tunnel, Upstream};
 use crate::upstream::{Attempt, Blame, Choice, Want, blame};
 use crate::wait::{RETRY_MS, Shortage, WaitQueue};
 use fourfold_base::Millis;
 use fourfold_base::slab::{Key, Slab};
 use fourfold_base::wheel::Wheel;
-use fourfold_engine::{Buf, Close, Errno, Event, Net, Pressure, Refused, Sock, Step};
+use fourfold_engine::{Buf, Close, Errno, Event, NO_OWNER, Net, Pressure, Refused, Sock, Step};
 use fourfold_ports::Release;
 
 /// Attempts of one client that fail by a fault of ours before it waits its turn again.
@@ -23,6 +24,19 @@ pub(crate) struct Tcp {
     wheel: Wheel,
     due: Vec<u32>,
     queues: Vec<WaitQueue>,
+}
+
+/// Two connections that were made for something else.
+pub(crate) struct Handover {
+    pub client: Sock,
+    pub server: Sock,
+    pub upstream: Upstream,
+    pub listener: u16,
+    pub pool: u16,
+    pub idle_timeout: Millis,
+    pub from_client: Stash,
+    pub from_server: Buf,
+    pub client_ended: bool,
 }
 
 impl Tcp {
@@ -57,6 +71,54 @@ impl Tcp {
         cx.net.adopt(client, owner(key, Tag::TunnelClient));
         self.start(cx, key);
         true
+    }
+
+    /// Goes on with two connections that agreed on a protocol of their own.
+    pub fn take_over<N: Net>(&mut self, cx: &mut Cx<'_, N>, mut handover: Handover) {
+        let now = cx.net.now();
+        let tunnel = Tunnel {
+            server: handover.server,
+            upstream: Some(handover.upstream),
+            phase: Phase::Open,
+            idle_timeout_s: handover.idle_timeout.div_ceil(1000).min(u64::from(u32::MAX)) as u32,
+            server_side: Direction { open: true, ..Direction::default() },
+            ..Tunnel::new(handover.client, handover.listener, handover.pool, now)
+        };
+        let (client, server) = (handover.client, handover.server);
+        let Ok(key) = self.tunnels.insert(tunnel) else {
+            // There is a slot for every client; without one neither side is left hanging.
+            handover.from_client.clear(cx.net);
+            cx.net.free(handover.from_server);
+            cx.net.adopt(client, NO_OWNER - 1);
+            cx.net.adopt(server, NO_OWNER - 1);
+            cx.net.close(client, Close::Reset);
+            return cx.net.close(server, Close::Reset);
+        };
+        cx.net.adopt(client, owner(key, Tag::TunnelClient));
+        cx.net.adopt(server, owner(key, Tag::TunnelServer));
+        if handover.idle_timeout > 0 {
+            self.wheel.set(key.slot, now + handover.idle_timeout);
+        }
+        cx.net.receive(client);
+        cx.net.receive(server);
+        if handover.from_server.is_empty() {
+            cx.net.free(handover.from_server);
+        } else {
+            self.on_received(cx, key, Side::Server, handover.from_server);
+        }
+        while let Some(buf) = handover.from_client.pop() {
+            self.on_received(cx, key, Side::Client, buf);
+        }
+        if handover.client_ended {
+            self.on_eof(cx, key, Side::Client);
+        }
+    }
+
+    fn idle_timeout(core: &Core, tunnel: &Tunnel) -> Millis {
+        match tunnel.idle_timeout_s {
+            0 => core.idle_timeout(tunnel.listener),
+            seconds => u64::from(seconds) * 1000,
+        }
     }
 
     // Clients get a server.
@@ -165,13 +227,13 @@ impl Tcp {
             return;
         };
         (tunnel.phase, tunnel.active) = (Phase::Open, now);
-        let (client, server, pool, listener) = (tunnel.client, tunnel.server, tunnel.pool, tunnel.listener);
+        let (client, server, pool) = (tunnel.client, tunnel.server, tunnel.pool);
         let index = tunnel.upstream.as_ref().map_or(0, |upstream| upstream.server);
         if let Some(state) = cx.core.shared.server(usize::from(pool), index as usize) {
             state.succeeded();
         }
         cx.core.counters().connected.add(1);
-        match cx.core.idle_timeout(listener) {
+        match Self::idle_timeout(cx.core, tunnel) {
             0 => self.wheel.cancel(key.slot),
             timeout => self.wheel.set(key.slot, now + timeout),
         }
@@ -429,7 +491,7 @@ impl Tcp {
     fn on_idle<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
         let now = cx.net.now();
         let Some(tunnel) = self.tunnels.get(key) else { return };
-        let timeout = cx.core.idle_timeout(tunnel.listener);
+        let timeout = Self::idle_timeout(cx.core, tunnel);
         if tunnel.active + timeout > now {
             return self.wheel.set(key.slot, tunnel.active + timeout);
         }

@@ -72,6 +72,8 @@ pub(crate) struct Tunnel {
     pub active: Millis,
     /// Bytes queued for either side when it was last found without an event.
     pub unsent: u32,
+    /// Its own; 0: the listener's.
+    pub idle_timeout_s: u32,
     /// When a waiting client is refused.
     pub wait_until: Millis,
 }
@@ -93,6 +95,7 @@ impl Tunnel {
             release: Release::Clean,
             active: now,
             unsent: 0,
+            idle_timeout_s: 0,
             wait_until: 0,
         }
     }

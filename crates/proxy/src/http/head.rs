@@ -37,9 +37,11 @@ impl Who {
     }
 
     fn believe(&mut self, request: &h1::Request, head: &[u8], http: &Http) {
-        let lists: Vec<&[u8]> = request.all(FieldKind::XForwardedFor).map(|field| field.value.of(head)).collect();
+        let lists: Vec<&[u8]> =
+            request.all(FieldKind::XForwardedFor).map(|field| field.value.of(head)).collect();
         for entry in lists.iter().rev().flat_map(|list| list.rsplit(|byte| *byte == b',')) {
-            let Some(ip) = std::str::from_utf8(entry).ok().and_then(|text| text.trim().parse::<IpAddr>().ok())
+            let Some(ip) =
+                std::str::from_utf8(entry).ok().and_then(|text| text.trim().parse::<IpAddr>().ok())
             else {
                 return;
             };
@@ -162,8 +164,8 @@ impl Onward<'_> {
     /// Whether a field of the client's goes on as it is.
     fn passes(&self, kind: FieldKind, name: &[u8]) -> bool {
         use FieldKind::{
-            ContentLength, Expect, Forwarded, Host, Other, Via, XForwardedFor, XForwardedHost, XForwardedPort,
-            XForwardedPrefix, XForwardedProto, XForwardedServer, XRealIp,
+            ContentLength, Expect, Forwarded, Host, Other, Via, XForwardedFor, XForwardedHost,
+            XForwardedPort, XForwardedPrefix, XForwardedProto, XForwardedServer, XRealIp,
         };
         match kind {
             Other => !self.is_request_id(name),
@@ -175,7 +177,7 @@ impl Onward<'_> {
             Forwarded => self.who.trusted && !self.tells_rfc7239(),
             XForwardedServer | XForwardedPrefix => self.who.trusted,
             Via => true,
-            kind => !kind.is_hop_by_hop() && !self.is_request_id(name),
+            kind => !kind.hop_by_hop() && !self.is_request_id(name),
         }
     }
 
@@ -201,7 +203,9 @@ impl Onward<'_> {
             out.extend_from_slice(b"\r\nX-Forwarded-Proto: ");
             out.extend_from_slice(self.scheme());
             out.extend_from_slice(b"\r\nX-Forwarded-Host: ");
-            out.extend_from_slice(self.believed(FieldKind::XForwardedHost).unwrap_or(self.request.host.of(self.head)));
+            out.extend_from_slice(
+                self.believed(FieldKind::XForwardedHost).unwrap_or(self.request.host.of(self.head)),
+            );
             out.extend_from_slice(b"\r\nX-Forwarded-Port: ");
             match self.believed(FieldKind::XForwardedPort) {
                 Some(port) => out.extend_from_slice(port),
@@ -282,6 +286,8 @@ impl Down {
 pub(super) struct Back<'a> {
     pub http: &'a Http,
     pub ops: &'a FieldOps,
+    /// What the user sets and adds, as it was written when the request was read.
+    pub fields: &'a [u8],
     pub down: Down,
     pub client: Version,
     /// The client's connection ends with this response.
@@ -291,20 +297,14 @@ pub(super) struct Back<'a> {
 }
 
 impl Back<'_> {
-    pub fn write(
-        &self,
-        response: &h1::Response,
-        head: &[u8],
-        out: &mut Vec<u8>,
-        value: impl Fn(Variable, &mut Vec<u8>),
-    ) {
+    pub fn write(&self, response: &h1::Response, head: &[u8], out: &mut Vec<u8>) {
         encode::status_line(response.status, response.reason.of(head), out);
         for field in &response.fields {
             let (name, value) = (field.name.of(head), field.value.of(head));
             let passes = match field.kind {
                 FieldKind::ContentLength => self.announces && self.down == Down::Nothing,
                 FieldKind::Server => self.http.server_header == ServerHeader::Pass,
-                kind => !kind.is_hop_by_hop(),
+                kind => !kind.hop_by_hop(),
             };
             if passes && (self.ops.is_empty() || !self.ops.replaces(name)) {
                 encode::field(name, value, out);
@@ -330,7 +330,7 @@ impl Back<'_> {
             Some(protocol) => upgrade(protocol.of(head), out),
             None => connection(self.close, self.client, out),
         }
-        write_ops(self.ops, out, value);
+        out.extend_from_slice(self.fields);
         out.extend_from_slice(b"\r\n");
     }
 }
@@ -373,7 +373,8 @@ impl Replaces for FieldOps {
     }
 }
 
-fn write_ops(ops: &FieldOps, out: &mut Vec<u8>, value: impl Fn(Variable, &mut Vec<u8>)) {
+/// What the user sets and adds.
+pub(super) fn write_ops(ops: &FieldOps, out: &mut Vec<u8>, value: impl Fn(Variable, &mut Vec<u8>)) {
     for (name, template) in ops.set.iter().chain(&ops.add) {
         write_template(name, template, out, &value);
     }

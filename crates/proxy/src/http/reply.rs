@@ -129,7 +129,12 @@ fn finish(content_type: &str, body: &[u8], to: &To, out: &mut Vec<u8>) {
 }
 
 /// Nothing of the request is repeated: there is nothing to escape.
-fn generated(format: ErrorFormat, reason: Reason, accepts_json: bool, explain: bool) -> (&'static str, Vec<u8>) {
+fn generated(
+    format: ErrorFormat,
+    reason: Reason,
+    accepts_json: bool,
+    explain: bool,
+) -> (&'static str, Vec<u8>) {
     let status = reason.status();
     let title = encode::reason(status);
     let json = format == ErrorFormat::Json || (format == ErrorFormat::Auto && accepts_json);
@@ -142,7 +147,9 @@ fn generated(format: ErrorFormat, reason: Reason, accepts_json: bool, explain: b
         return ("application/json", text.into_bytes());
     }
     match format {
-        ErrorFormat::Text => ("text/plain; charset=utf-8", format!("{status} {title}\n{detail}").into_bytes()),
+        ErrorFormat::Text => {
+            ("text/plain; charset=utf-8", format!("{status} {title}\n{detail}").into_bytes())
+        }
         _ => {
             let text = format!(
                 "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{status} {title}</title></head>\
