@@ -4,7 +4,7 @@ use crate::args::{LogFormatArg, LogLevelArg, RunArgs};
 use crate::{check, foreign, logging, machine, targets};
 use anyhow::Context;
 use fourfold_base::Millis;
-use fourfold_config::{Checked, EngineChoice, Flags, LogFormat, LogLevel, Mode, Plan};
+use fourfold_config::{Checked, EngineChoice, Flags, LogFormat, LogLevel, Plan};
 use fourfold_engine::{Demand, Engine, Limits, Listen, Shard, ShardPlan, choose_engine, plan_shards, spawn};
 use fourfold_proxy::{Mail, Proxy, Shared, Totals};
 use fourfold_sys::clock::monotonic_ms;
@@ -108,7 +108,7 @@ impl Instance {
             .filter_map(|(n, address)| {
                 let listener = plan.listeners.get(n)?;
                 let backlog = listener.backlog.unwrap_or(backlog);
-                Some(Listen { address, backlog, peer_address: listener.mode == Mode::Http })
+                Some(Listen { address, backlog })
             })
             .collect();
         let shared = Shared::new(

@@ -1,5 +1,5 @@
-//! The epoll backend: every socket is registered once, edge-triggered, for both directions; what an edge said is remembered
-//! until a call finds the socket empty or full. One hot buffer serves most of the traffic: it is filled, passed on and free
+//! The epoll backend: every socket is registered once, edge-triggered; what an edge said is remembered until a call finds the
+//! socket empty or full. An accepted socket asks about output only once one was full: at first it would be told at once. One hot buffer serves most of the traffic: it is filled, passed on and free
 //! again before the next socket is looked at.
 
 use crate::net::{Close, Event, Handler, ListenerId, NO_OWNER, Net, NetStats, Pressure, Refused, Sock};
@@ -47,6 +47,8 @@ struct State {
     ended: bool,
     /// The last send was not taken whole; an edge will come.
     blocked: bool,
+    /// Registered for output.
+    output: bool,
     finish: bool,
     full: bool,
     /// The last read filled its buffers: take more at once.
@@ -69,6 +71,7 @@ impl State {
             readable: false,
             ended: false,
             blocked: false,
+            output: false,
             finish: false,
             full: false,
             bulk: false,
@@ -313,8 +316,9 @@ impl EpollNet {
         }
         let Some(state) = self.states.get_mut(index) else { return Err(Errno::EMFILE) };
         let sock = Sock { index: index as u32, generation: state.generation };
-        self.epoll.add_socket(fd.as_raw_fd(), pack(sock))?;
-        (state.phase, state.made) = (phase, phase == Phase::Connecting);
+        let made = phase == Phase::Connecting;
+        self.epoll.add_socket(fd.as_raw_fd(), pack(sock), made)?;
+        (state.phase, state.made, state.output) = (phase, made, made);
         let _ = fd.into_raw_fd();
         self.sockets += 1;
         Ok(sock)
@@ -489,9 +493,13 @@ impl EpollNet {
             return false;
         };
         while !state.queue.is_empty() && !state.blocked {
-            match socket::transmit(sock.index as RawFd, &mut self.pool, &mut state.queue) {
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => state.blocked = true,
+            let mut result = socket::transmit(sock.index as RawFd, &mut self.pool, &mut state.queue);
+            state.blocked = result == Err(Errno::EAGAIN);
+            if state.blocked && !std::mem::replace(&mut state.output, true) {
+                result = self.epoll.add_output(sock.index as RawFd, pack(sock)).map(|()| false);
+            }
+            match result {
+                Ok(_) | Err(Errno::EINTR | Errno::EAGAIN) => {}
                 Err(errno) => {
                     self.fail(sock, errno, handler);
                     return true;

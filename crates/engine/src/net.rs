@@ -60,7 +60,7 @@ pub enum Event {
     Accepted {
         listener: ListenerId,
         sock: Sock,
-        /// Known where it costs nothing, and wherever [`Listen::peer_address`](crate::Listen) asked for it.
+        /// `None`: the kernel did not say.
         peer: Option<SocketAddr>,
     },
     /// Accepting failed and has stopped; [`Net::accept`] starts it again. Connections wait in the backlog meanwhile.

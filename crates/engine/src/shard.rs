@@ -1,5 +1,6 @@
 //! How many shards, on what engine, and their threads.
 
+use crate::uring::ACCEPTS_MAX;
 use crate::{App, EpollNet, Mailbox, Net, Sender, UringNet, mailbox};
 use fourfold_sys::buffers::{BUFFER_BYTES, POOL_BUFFERS_MAX};
 use fourfold_sys::epoll::Waker;
@@ -99,7 +100,7 @@ pub struct ShardPlan {
 
 /// Descriptors of a table that are not connections: standard streams, epoll, waker, library needs.
 const RESERVED_DESCRIPTORS: u64 = 64;
-/// Room for connections that the kernel has accepted before the shard could stop it.
+/// Room for connections beyond the limit, which are accepted to be refused; accepts in flight take theirs besides.
 const ACCEPT_MARGIN: u64 = 64;
 /// Of the machine's memory, the most that buffers of all shards may take: one part in this many.
 const BUFFER_MEMORY_SHARE: u64 = 8;
@@ -117,7 +118,8 @@ pub fn plan_shards(engine: Engine, demand: &Demand, limits: &Limits) -> Result<S
     }
     let descriptor_limit = descriptors;
     let sockets = u64::from(demand.accepts + demand.connects).max(1);
-    let reserved = RESERVED_DESCRIPTORS + demand.listeners as u64 + ACCEPT_MARGIN;
+    let margin = ACCEPT_MARGIN + demand.listeners as u64 * u64::from(ACCEPTS_MAX);
+    let reserved = RESERVED_DESCRIPTORS + demand.listeners as u64 + margin;
     // Every table holds the wakers of all shards.
     let most = |shards: usize| descriptor_limit.saturating_sub(reserved + shards as u64) / sockets;
     if most(1) == 0 {
@@ -164,7 +166,7 @@ pub fn plan_shards(engine: Engine, demand: &Demand, limits: &Limits) -> Result<S
         private_tables,
         connections: wanted,
         connections_per_shard: per_shard,
-        accept_slots: slots(per_shard, demand.accepts, ACCEPT_MARGIN),
+        accept_slots: slots(per_shard, demand.accepts, margin),
         connect_slots: slots(per_shard, demand.connects, 0),
         buffers_per_shard: (buffers as usize).clamp(BUFFERS_PER_SHARD_MIN, POOL_BUFFERS_MAX),
         reason,
@@ -201,8 +203,6 @@ fn slots(connections: u64, per_connection: u32, margin: u64) -> u32 {
 pub struct Listen {
     pub address: SocketAddr,
     pub backlog: u32,
-    /// [`Event::Accepted`](crate::Event::Accepted) must say who connects, at some cost on io_uring.
-    pub peer_address: bool,
 }
 
 /// A running shard.

@@ -1,4 +1,4 @@
-//! The io_uring backend: direct descriptors, multishot accept and receive into provided buffers, and per socket at most one
+//! The io_uring backend: direct descriptors, multishot receive into provided buffers, and per socket at most one
 //! send and one receive in flight.
 //!
 //! A receive is multishot while traffic is interactive. Once a reader is slower than its sender the app pauses the sender;
@@ -28,6 +28,11 @@ const PROVIDED_START: usize = 64;
 const PROVIDED_SOCKETS: usize = 64;
 const PROVIDED_FEWEST_MAX: usize = 128;
 const PROVIDED_MOST_MAX: usize = 2048;
+
+/// Accepts in flight for one listener, each with a slot set aside. Eight cost a tenth more CPU per connection, more than sixteen
+/// gain nothing; a multishot accept would be 4 % cheaper, but says nothing of who connects, and takes connections in from the
+/// backlog to lose them when the table is full.
+pub(crate) const ACCEPTS_MAX: u32 = 16;
 
 /// How often, and how long each time, a net that is dropped waits for its listeners to be let go.
 const FAREWELL_TURNS: usize = 100;
@@ -162,8 +167,8 @@ struct Listener {
     fd: Option<OwnedFd>,
     /// The app wants connections.
     wanted: bool,
-    /// An accept is in flight.
-    armed: bool,
+    /// The accepts in flight, a bit each.
+    armed: u32,
     /// The descriptor goes as soon as no accept is in flight.
     closing: bool,
 }
@@ -179,6 +184,12 @@ pub struct UringNet {
     states: Vec<State>,
     /// Slots below this are the kernel's to give to accepted connections.
     accept_slots: u32,
+    /// Those that neither a socket nor an accept in flight has: the kernel drops connections for which it finds none.
+    accept_room: u32,
+    /// In flight for each listener, given room.
+    accepts: u32,
+    /// There was none.
+    unarmed: bool,
     /// Free slots for connections that we make, and the first never used one.
     free_slots: Vec<u32>,
     fresh_slot: u32,
@@ -210,10 +221,9 @@ impl UringNet {
     ) -> Result<Self, Unavailable> {
         let mut ring = Ring::new(accept_slots + connect_slots, accept_slots)?;
         ring.watch(waker.as_raw_fd(), pack(Op::Waker, Sock { index: 0, generation: 0 }));
-        let listeners = listeners
-            .into_iter()
-            .map(|fd| Listener { fd: Some(fd), wanted: false, armed: false, closing: false })
-            .collect();
+        let accepts = accept_slots / 4 / listeners.len().max(1) as u32;
+        let listener = |fd| Listener { fd: Some(fd), wanted: false, armed: 0, closing: false };
+        let listeners = listeners.into_iter().map(listener).collect();
         let pool = Pool::new(buffers_max);
         let by_sockets = (accept_slots + connect_slots) as usize / PROVIDED_SOCKETS;
         let provided_max =
@@ -225,6 +235,9 @@ impl UringNet {
             waker,
             states: Vec::with_capacity((accept_slots + connect_slots) as usize),
             accept_slots,
+            accept_room: accept_slots,
+            accepts: accepts.clamp(1, ACCEPTS_MAX),
+            unarmed: false,
             free_slots: Vec::new(),
             fresh_slot: accept_slots,
             sockets: 0,
@@ -254,9 +267,11 @@ impl Net for UringNet {
 
     fn stop_accepting(&mut self, listener: ListenerId) {
         let Some(entry) = self.listeners.get_mut(listener.0 as usize) else { return };
-        if std::mem::replace(&mut entry.wanted, false) && entry.armed {
-            let target = pack(Op::Accept, listener_sock(listener));
-            self.ring.cancel(target, pack(Op::Cancel, listener_sock(listener)));
+        if std::mem::replace(&mut entry.wanted, false) {
+            for number in (0..ACCEPTS_MAX).filter(|number| entry.armed & 1 << number != 0) {
+                let accept = Sock { index: listener.0, generation: number };
+                self.ring.cancel(pack(Op::Accept, accept), pack(Op::Cancel, accept));
+            }
         }
     }
 
@@ -264,7 +279,7 @@ impl Net for UringNet {
         self.stop_accepting(listener);
         if let Some(entry) = self.listeners.get_mut(listener.0 as usize) {
             entry.closing = true;
-            entry.fd.take_if(|_| !entry.armed);
+            entry.fd.take_if(|_| entry.armed == 0);
         }
     }
 
@@ -381,6 +396,7 @@ impl Net for UringNet {
         // What the app did outside events: start, mail, timers.
         self.settle(handler);
         self.lend_buffers();
+        self.arm_unarmed();
         let kept = std::mem::take(&mut self.completions);
         let timeout = match deadline {
             _ if !kept.is_empty() => Some(0),
@@ -463,20 +479,32 @@ impl UringNet {
     }
 
     fn arm_accept(&mut self, listener: ListenerId) {
-        let Some(Listener { fd: Some(fd), wanted: true, armed, .. }) =
-            self.listeners.get_mut(listener.0 as usize)
-        else {
-            return;
-        };
-        if !std::mem::replace(armed, true) {
-            self.ring.accept(fd.as_raw_fd(), pack(Op::Accept, listener_sock(listener)));
+        let Some(entry) = self.listeners.get_mut(listener.0 as usize) else { return };
+        let Listener { fd: Some(fd), wanted: true, armed, .. } = entry else { return };
+        let idle = !*armed;
+        for number in (0..self.accepts).filter(|number| idle & 1 << number != 0) {
+            if self.accept_room == 0 {
+                self.unarmed = true;
+                return;
+            }
+            self.accept_room -= 1;
+            *armed |= 1 << number;
+            let data = pack(Op::Accept, Sock { index: listener.0, generation: number });
+            self.ring.accept(fd.as_raw_fd(), place(listener, number), data);
+        }
+    }
+
+    /// Sockets have gone since there was no room.
+    fn arm_unarmed(&mut self) {
+        if self.accept_room > 0 && std::mem::take(&mut self.unarmed) {
+            (0..self.listeners.len()).for_each(|listener| self.arm_accept(ListenerId(listener as u32)));
         }
     }
 
     fn handle<H: Handler<Self>>(&mut self, completion: &Completion, handler: &mut H) {
         let Some((op, sock)) = unpack(completion.data) else { return };
         match op {
-            Op::Accept => self.on_accept(completion, ListenerId(sock.index), handler),
+            Op::Accept => self.on_accept(completion, ListenerId(sock.index), sock.generation, handler),
             Op::Waker => self.on_waker(completion),
             Op::Socket => self.note_error(sock, Step::Socket, completion),
             Op::Option => self.note_error(sock, Step::Option, completion),
@@ -499,30 +527,41 @@ impl UringNet {
         &mut self,
         completion: &Completion,
         listener: ListenerId,
+        number: u32,
         handler: &mut H,
     ) {
         let Some(entry) = self.listeners.get_mut(listener.0 as usize) else { return };
-        entry.armed = completion.more;
-        if !entry.armed && entry.closing {
-            entry.fd = None;
-        }
+        entry.armed &= !(1 << number);
+        entry.fd.take_if(|_| entry.closing && entry.armed == 0);
         match completion.outcome() {
             Ok(slot) => {
                 // The slot may be one that was closed in this very batch: its last owner is told first, so that an app that
                 // counts its connections never has more of them than there are slots.
                 self.tell_closed(handler);
                 let sock = self.open(slot as u32, Phase::Open);
-                handler.on_event(self, Event::Accepted { listener, sock, peer: None });
+                let peer = self.ring.caller(place(listener, number));
+                handler.on_event(self, Event::Accepted { listener, sock, peer });
             }
-            Err(Errno::ECANCELED | Errno::EAGAIN | Errno::EINTR | Errno::ECONNABORTED | Errno::EPROTO) => {}
             Err(errno) => {
-                if let Some(entry) = self.listeners.get_mut(listener.0 as usize) {
-                    entry.wanted = false;
-                }
-                return handler.on_event(self, Event::AcceptFailed { listener, errno });
+                self.accept_room += 1;
+                self.on_accept_error(listener, errno, handler);
             }
         }
         self.arm_accept(listener);
+    }
+
+    fn on_accept_error<H: Handler<Self>>(&mut self, listener: ListenerId, errno: Errno, handler: &mut H) {
+        if matches!(
+            errno,
+            Errno::ECANCELED | Errno::EAGAIN | Errno::EINTR | Errno::ECONNABORTED | Errno::EPROTO
+        ) {
+            return;
+        }
+        // The others in flight fail likewise.
+        if self.listeners.get(listener.0 as usize).is_some_and(|entry| entry.wanted) {
+            self.stop_accepting(listener);
+            handler.on_event(self, Event::AcceptFailed { listener, errno });
+        }
     }
 
     fn on_waker(&mut self, completion: &Completion) {
@@ -698,8 +737,9 @@ impl UringNet {
         self.closed.push_back(state.owner);
         *state = State::new((state.generation + 1) & GENERATIONS);
         self.sockets -= 1;
-        if sock.index >= self.accept_slots {
-            self.free_slots.push(sock.index);
+        match sock.index >= self.accept_slots {
+            true => self.free_slots.push(sock.index),
+            false => self.accept_room += 1,
         }
     }
 
@@ -837,7 +877,7 @@ impl Drop for UringNet {
         }
         let mut batch = Vec::new();
         for _ in 0..FAREWELL_TURNS {
-            if !self.listeners.iter().any(|listener| listener.armed) {
+            if self.listeners.iter().all(|listener| listener.armed == 0) {
                 return;
             }
             if self.ring.wait(Some(FAREWELL_TURN_MS), &mut batch).is_err() {
@@ -847,15 +887,17 @@ impl Drop for UringNet {
                 if let Some((Op::Accept, sock)) = unpack(completion.data)
                     && let Some(listener) = self.listeners.get_mut(sock.index as usize)
                 {
-                    *listener = Listener { fd: None, wanted: false, armed: false, closing: true };
+                    listener.armed &= !(1 << sock.generation);
+                    listener.fd.take_if(|_| listener.armed == 0);
                 }
             }
         }
     }
 }
 
-fn listener_sock(listener: ListenerId) -> Sock {
-    Sock { index: listener.0, generation: 0 }
+/// Of an accept, among all of a ring.
+fn place(listener: ListenerId, number: u32) -> usize {
+    (listener.0 * ACCEPTS_MAX + number) as usize
 }
 
 /// A socket that the app has not closed.

@@ -341,7 +341,7 @@ pub fn start(config: &OriginConfig) -> Result<RunningOrigin, StartError> {
     let mut attempts = 0..PORT_ATTEMPTS;
     loop {
         let address = name_port(config.listen).map_err(StartError::Port)?;
-        let listen = Listen { address, backlog: BACKLOG, peer_address: false };
+        let listen = Listen { address, backlog: BACKLOG };
         match spawn(&plan, &[listen], make) {
             Ok(shards) => return Ok(RunningOrigin { address, plan, shards, counters }),
             Err(SpawnError::Listen { errno: Errno::EADDRINUSE, .. })

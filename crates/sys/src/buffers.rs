@@ -337,6 +337,23 @@ mod tests {
     }
 
     #[test]
+    fn joined_bytes_follow_and_what_does_not_fit_comes_back() {
+        let mut pool = Pool::new(8);
+        let mut tail = pool.write(b"hello, ").unwrap();
+        let mut world = pool.write(b"... world").unwrap();
+        world.advance(4);
+        assert!(pool.join(&mut tail, world).is_none());
+        assert_eq!((pool.bytes(&tail), pool.in_use()), (b"hello, world".as_slice(), 1));
+        let long = filled(&mut pool, 7, BUFFER_BYTES);
+        let rest = pool.join(&mut tail, long).unwrap();
+        assert_eq!((tail.len(), rest.len()), (BUFFER_BYTES, 12));
+        assert!(pool.bytes(&tail)[12..].iter().chain(pool.bytes(&rest)).all(|byte| *byte == 7));
+        pool.free(tail);
+        pool.free(rest);
+        assert_eq!(pool.in_use(), 0);
+    }
+
+    #[test]
     fn queue_keeps_order_over_partial_sends() {
         let mut pool = Pool::new(8);
         let mut queue = Queue::default();

@@ -81,8 +81,9 @@ impl RawAddress {
         len: size_of::<libc::sockaddr_storage>() as libc::socklen_t,
     };
 
-    pub(crate) fn as_mut_ptr(&mut self) -> *mut libc::sockaddr {
-        std::ptr::from_mut(&mut self.storage).cast()
+    /// For a call that writes the address and its length, which must not be more than before.
+    pub(crate) fn as_mut_parts(&mut self) -> (*mut libc::sockaddr, *mut libc::socklen_t) {
+        (std::ptr::from_mut(&mut self.storage).cast(), &raw mut self.len)
     }
     pub(crate) fn as_ptr(&self) -> *const libc::sockaddr {
         std::ptr::from_ref(&self.storage).cast()
@@ -243,10 +244,9 @@ pub fn take_error(fd: RawFd) -> Result<(), Errno> {
 pub fn accept(listener: RawFd) -> Result<(OwnedFd, Option<SocketAddr>), Errno> {
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     let mut raw = RawAddress::EMPTY;
-    // SAFETY: the address outlives the call, its length says how much may be written; the descriptor is fresh and owned by us.
-    let fd = unsafe {
-        OwnedFd::from_raw_fd(check(libc::accept4(listener, raw.as_mut_ptr(), &raw mut raw.len, flags))?)
-    };
+    let (address, len) = raw.as_mut_parts();
+    // SAFETY: both outlive the call; the length says how much may be written. The descriptor is fresh and owned by us.
+    let fd = unsafe { OwnedFd::from_raw_fd(check(libc::accept4(listener, address, len, flags))?) };
     Ok((fd, raw.to_std().ok()))
 }
 
@@ -270,8 +270,9 @@ type NameCall = unsafe extern "C" fn(libc::c_int, *mut libc::sockaddr, *mut libc
 
 fn name(fd: RawFd, call: NameCall) -> Result<SocketAddr, Errno> {
     let mut raw = RawAddress::EMPTY;
+    let (address, len) = raw.as_mut_parts();
     // SAFETY: both outlive the call; the length says how much may be written.
-    check(unsafe { call(fd, raw.as_mut_ptr(), &raw mut raw.len) })?;
+    check(unsafe { call(fd, address, len) })?;
     raw.to_std()
 }
 

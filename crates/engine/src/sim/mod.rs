@@ -15,6 +15,7 @@ mod conn;
 pub mod content;
 mod machine;
 mod peer;
+mod script;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -22,6 +23,7 @@ mod turn;
 pub use config::{Attempt, Director, Fault, SimConfig, SimStats, Style};
 pub use conn::{Answer, AppEnd, Behaviour, Break, Connection, End, Kind, PeerEnd, RECEIVE_BUFFER, Start};
 pub use machine::{Machine, SharedMachine, Tuple};
+pub use script::{Ended, Move, Script};
 
 use crate::net::SEND_QUEUE_HIGH;
 use crate::net::{Close, Handler, ListenerId, NO_OWNER, Net, NetStats, Pressure, Refused, Sock};
@@ -31,6 +33,7 @@ use fourfold_sys::Errno;
 use fourfold_sys::buffers::{Buf, Pool};
 use fourfold_sys::socket::{Local, Step};
 use machine::Taking;
+use script::Talk;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -103,6 +106,8 @@ enum Action {
     Arrive(usize),
     Answer(usize),
     Write(usize),
+    /// A peer that speaks makes its next move.
+    Step(usize),
     Read(usize),
     Break(usize),
     /// The kernel gives the peer up, or learns that the peer has.
@@ -182,6 +187,22 @@ impl SimNet {
         self.conns.push(Connection::new(Kind::Client(listener), stream, from, behaviour));
         let conn = self.conns.len() - 1;
         self.schedule(at, Action::Arrive(conn));
+        conn
+    }
+
+    /// As [`Self::add_client`], one that speaks.
+    pub fn add_speaker(
+        &mut self,
+        listener: ListenerId,
+        from: SocketAddr,
+        at: Millis,
+        behaviour: Behaviour,
+        script: Box<dyn Script>,
+    ) -> usize {
+        let conn = self.add_client(listener, from, at, behaviour);
+        if let Some(entry) = self.conns.get_mut(conn) {
+            entry.talk = Some(Talk::new(script));
+        }
         conn
     }
 
@@ -382,6 +403,9 @@ impl Net for SimNet {
             Ok(attempt) => {
                 let Answer { after, outcome } = self.director.connect(&mut self.rng, &attempt);
                 let error = outcome.map(|behaviour| self.conns[conn].behaviour = behaviour).err();
+                if error.is_none() {
+                    self.conns[conn].talk = self.director.script(&mut self.rng, &attempt).map(Talk::new);
+                }
                 (after, error)
             }
         };
