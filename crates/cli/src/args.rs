@@ -30,7 +30,17 @@ pub enum Command {
     Run(RunArgs),
     /// Check a configuration and start nothing; exit status 0 valid, 1 errors, 2 usage
     Check(CheckArgs),
-    /// Run a backend to try things against: it echoes what it gets
+    /// Run a backend to try things against: it echoes what it gets, or speaks HTTP
+    #[command(
+        after_help = "Paths in mode http:\n  /                   --bytes bytes            /echo      the request's body, as it comes\n  \
+                            /bytes/N            N bytes                  /hash      length and SHA-256 of the body\n  \
+                            /chunked/N          N bytes in chunks        /headers   what was received, as JSON\n  \
+                            /delay/MS[/N]       N bytes after MS ms      /ws        WebSocket, echoes frames\n  \
+                            /drip/N/MS          a byte every MS ms       /early     answers before the body\n  \
+                            /status/CODE        that status              /trailers  chunks and trailer fields\n  \
+                            /close              closes afterwards        /continue  100 Continue, asked for or not\n  \
+                            /hints              103, then the answer\n\nSignals:\n  SIGUSR1  print counters"
+    )]
     Origin(OriginArgs),
     /// Open and hold connections, or drive them, and measure
     #[command(subcommand)]
@@ -144,6 +154,15 @@ pub struct OriginArgs {
     /// Connections to hold
     #[arg(long, value_name = "N")]
     pub max_connections: Option<String>,
+    /// Mode http: how many bytes `/` answers
+    #[arg(long, value_name = "N", default_value = "100")]
+    pub bytes: String,
+    /// Mode http: wait so long before every answer
+    #[arg(long, value_name = "D", default_value = "0s")]
+    pub delay: String,
+    /// Mode http: close a connection after so many answers, unannounced
+    #[arg(long, value_name = "N")]
+    pub close_after: Option<u32>,
     #[arg(long, value_name = "ENGINE", default_value = "auto")]
     pub engine: EngineArg,
     /// Threads that serve; derived when left out
@@ -157,6 +176,8 @@ pub enum OriginMode {
     Echo,
     /// Accepts and never reads
     Sink,
+    /// HTTP/1.1 and WebSocket; what it answers is in the path
+    Http,
 }
 
 #[derive(Subcommand)]

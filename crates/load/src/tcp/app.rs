@@ -14,8 +14,8 @@ mod open;
 mod rounds;
 
 use super::measure::{LoadCounters, Reason, Record};
-use super::pace::Pace;
 use super::{LoadConfig, Work};
+use crate::pace::Pace;
 use fourfold_base::Millis;
 use fourfold_base::prng::Prng;
 use fourfold_base::slab::{Key, Slab};
