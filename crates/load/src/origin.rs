@@ -374,8 +374,11 @@ pub(crate) fn stop_shards<A>(shards: Vec<Shard<A, OriginMail>>) -> Result<(), Er
         // Its mailbox is full or the shard has ended; joining it tells.
         let _ = shard.sender.send(OriginMail::Stop);
     }
-    shards.into_iter().fold(Ok(()), |result, shard| {
+    let mut result = Ok(());
+    for shard in shards {
+        // All are joined, whatever has become of the first.
         let ended = shard.thread.join().unwrap_or(Err(Errno::ECANCELED));
-        result.and(ended.map(drop))
-    })
+        result = result.and(ended.map(drop));
+    }
+    result
 }

@@ -111,7 +111,9 @@ pub fn protocol_error(out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::frame::{PONG, TEXT};
+    use crate::wire::frame::PONG;
+
+    const TEXT: u8 = 1;
 
     fn masked(opcode: u8, payload: &[u8]) -> Vec<u8> {
         let (mut wire, key) = (Vec::new(), [9, 8, 7, 6]);

@@ -13,6 +13,9 @@ mod close;
 mod open;
 mod rounds;
 
+pub use open::TUPLE_ATTEMPTS_MAX;
+pub(crate) use open::TUPLE_RETRY_MS;
+
 use super::measure::{LoadCounters, Reason, Record};
 use super::{LoadConfig, Work};
 use crate::pace::Pace;

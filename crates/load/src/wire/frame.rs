@@ -5,7 +5,6 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest, Sha1};
 
-pub const TEXT: u8 = 1;
 pub const BINARY: u8 = 2;
 pub const CLOSE: u8 = 8;
 pub const PING: u8 = 9;
@@ -13,8 +12,6 @@ pub const PONG: u8 = 10;
 
 /// RFC 6455 5.5.
 pub const CONTROL_BYTES_MAX: usize = 125;
-/// The longest head that a frame can have.
-pub const HEAD_BYTES_MAX: usize = 14;
 
 /// Sec-WebSocket-Accept for a key; `None` if the key is not 16 bytes in base64.
 pub fn accept(key: &str) -> Option<String> {

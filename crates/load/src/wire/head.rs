@@ -153,6 +153,7 @@ impl<'a> Request<'a> {
     }
 }
 
+#[derive(Debug)]
 pub struct Response {
     pub status: u16,
     pub fields: Fields,

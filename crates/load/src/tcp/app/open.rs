@@ -11,7 +11,7 @@ use fourfold_ports::{Lease, Release};
 /// Tuples tried for one connection before it fails. A load that ended a moment ago leaves as many in TIME_WAIT as it had.
 pub const TUPLE_ATTEMPTS_MAX: u16 = 1024;
 /// How soon a parked connection looks for a free tuple again if nothing says when there will be one.
-pub(super) const TUPLE_RETRY_MS: Millis = 50;
+pub(crate) const TUPLE_RETRY_MS: Millis = 50;
 
 impl TcpLoad {
     pub(super) fn may_start(&self) -> bool {
