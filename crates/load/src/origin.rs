@@ -15,8 +15,8 @@ use crate::machine::plan;
 use fourfold_base::Millis;
 use fourfold_base::slab::{Key, Slab};
 use fourfold_engine::{
-    App, BUFFER_BYTES, Buf, Close, Demand, Engine, EpollNet, Event, Handler, Listen, ListenerId, Net, Pressure,
-    Shard, ShardPlan, Sock, SpawnError, UringNet, spawn,
+    App, BUFFER_BYTES, Buf, Close, Demand, Engine, EpollNet, Event, Handler, Listen, Net, Pressure, Shard,
+    ShardPlan, Sock, SpawnError, UringNet, spawn,
 };
 use fourfold_sys::{Errno, socket};
 use std::net::SocketAddr;
