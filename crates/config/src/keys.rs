@@ -199,9 +199,9 @@ impl Choices for Mode {
 }
 
 /// The names are `fourfold-balance`'s; an algorithm added there fails to compile here until it is listed.
-const ALGORITHMS: [(&str, Algorithm); 4] = {
-    let [a, b, c, d] = Algorithm::ALL;
-    [(a.name(), a), (b.name(), b), (c.name(), c), (d.name(), d)]
+const ALGORITHMS: [(&str, Algorithm); 7] = {
+    let [a, b, c, d, e, f, g] = Algorithm::ALL;
+    [(a.name(), a), (b.name(), b), (c.name(), c), (d.name(), d), (e.name(), e), (f.name(), f), (g.name(), g)]
 };
 
 impl Choices for Algorithm {

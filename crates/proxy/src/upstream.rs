@@ -2,7 +2,7 @@
 
 use crate::shared::{Shared, Target};
 use crate::wait::Shortage;
-use fourfold_balance::Picker;
+use fourfold_balance::{Ask, Picker};
 use fourfold_base::Millis;
 use fourfold_engine::{Errno, Local, Step};
 use fourfold_ports::{Lease, Release, Slice, Space};
@@ -132,7 +132,7 @@ impl Upstreams {
                     && !passed.contains(&index);
                 usable.then_some(active)
             };
-            let Some(index) = own.picker.pick(load) else { break };
+            let Some(index) = own.picker.pick(Ask { key: None, now }, load) else { break };
             let (Some(server), Some(Some(path))) = (state.servers.get(index), servers.get(index).copied())
             else {
                 break;

@@ -9,7 +9,7 @@ section! { pool {
         Default::Required, "0.1",
         "Unique among pools; listeners refer to it.";
     BALANCE = "balance",
-        choice::<Algorithm>(&["peak-ewma", "ring-hash", "maglev"]),
+        choice::<Algorithm>(&[]),
         Default::Text("p2c"), "0.1",
         "How a server is picked. `p2c` takes the less loaded of two random ones.";
     SOURCES = "sources",
