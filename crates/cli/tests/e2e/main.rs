@@ -8,6 +8,7 @@ mod common;
 mod bad_input;
 mod bytes;
 mod faults;
+mod http_exchange;
 mod limits;
 mod peers;
 mod servers;
