@@ -257,6 +257,17 @@ mod ejection {
     }
 
     #[test]
+    fn what_was_on_its_way_when_it_was_ejected_is_not_held_against_it_later() {
+        let mut pool = Pool::new(only(Streaks { errors: 5, ..OFF }), 2);
+        pool.record(0, Outcome::ServerError, 5 + 4);
+        pool.advance(30_000);
+        pool.record(0, Outcome::ServerError, 4);
+        assert!(pool.usable(0));
+        pool.record(0, Outcome::ServerError, 1);
+        assert!(!pool.usable(0));
+    }
+
+    #[test]
     fn only_so_many_at_once() {
         let ejection = EjectionRules { max_percent: 30, ..EjectionRules::default() };
         let mut pool = Pool::new(Rules { ejection, ..only(Streaks { errors: 2, ..OFF }) }, 10);
@@ -441,6 +452,19 @@ mod fault {
         assert_eq!(pool.record_from(2, 1, Outcome::Unreachable), Fault::Server);
         assert_eq!(pool.record_from(3, 1, Outcome::Unreachable), Fault::Server);
         assert!(!pool.usable(1) && pool.usable(0));
+    }
+
+    #[test]
+    fn failures_before_a_success_do_not_add_up() {
+        let mut pool = pool(4, 16);
+        for source in 0..12 {
+            pool.now += 1;
+            assert_eq!(pool.record_from(source, 1, Outcome::Unreachable), Fault::Undecided);
+            if source % 2 == 1 {
+                pool.now += 1;
+                pool.record_from(15, 1, Outcome::Success);
+            }
+        }
     }
 
     #[test]

@@ -239,7 +239,6 @@ impl Health {
         }
         patient.ejected_until = None;
         patient.returned_at = now;
-        patient.counts = self.board.counts(server);
         self.board.forget_streaks(server);
         self.board.set(server, Mark::EJECTED, false);
         self.push(Change::Returned { server });
