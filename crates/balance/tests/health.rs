@@ -66,11 +66,13 @@ mod checks {
     #[test]
     fn results_that_contradict_are_followed_up_fast() {
         let mut check = Check::new(RULES, 3, 0);
-        let times: Vec<u64> =
-            run(&mut check, &[OK, OK, BAD, BAD, BAD, BAD]).into_iter().map(|seen| seen.0).collect();
+        let times: Vec<u64> = run(&mut check, &[OK, OK, BAD, BAD, BAD, BAD, Outcome::Shortage, BAD])
+            .into_iter()
+            .map(|seen| seen.0)
+            .collect();
         let gaps: Vec<u64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
         let within = |gap: u64, interval: u64| gap.abs_diff(interval) <= interval / 10;
-        for (gap, interval) in gaps.into_iter().zip([5000, 5000, 1000, 1000, 5000]) {
+        for (gap, interval) in gaps.into_iter().zip([5000, 5000, 1000, 1000, 5000, 5000, 1000]) {
             assert!(within(gap, interval), "{times:?}");
         }
     }
