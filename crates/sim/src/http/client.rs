@@ -159,14 +159,16 @@ impl Client {
     fn read(&mut self, now: Millis) {
         loop {
             if self.over && !self.reader.is_between() {
-                return self.convict("nothing follows the last answer", "bytes after Connection: close");
+                return self.convict("nothing follows the last answer", self.reader.rest());
             }
             if self.unanswered.is_empty() && !self.reader.is_between() {
-                return self.convict("every answer has been asked for", "bytes for nobody");
+                return self.convict("every answer has been asked for", self.reader.rest());
             }
             let Some(ask) = self.unanswered.front() else { return };
             let (head_only, chunks) = (ask.method == "HEAD", ask.modern);
-            let piece = self.reader.next(|head| head.response_framing(head_only, chunks));
+            // Whoever times out on half a head cannot know that it is one of HEAD.
+            let head_only = |head: &Head| head_only && head.status() != Ok(408);
+            let piece = self.reader.next(|head| head.response_framing(head_only(head), chunks));
             let result = match piece {
                 Ok(None) => return,
                 Ok(Some(Piece::Head(head))) => self.on_head(now, &head),

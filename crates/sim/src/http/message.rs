@@ -60,6 +60,15 @@ impl Reader {
         self.state == State::Head && self.bytes.is_empty()
     }
 
+    /// What has not been understood yet, to be shown.
+    pub fn rest(&self) -> String {
+        format!(
+            "{:?}: {:?}",
+            self.state,
+            String::from_utf8_lossy(self.bytes.get(..300).unwrap_or(&self.bytes))
+        )
+    }
+
     /// The next piece, if it is there; `framing` tells what follows a head.
     pub fn next(&mut self, framing: impl FnOnce(&Head) -> Result<Framing, String>) -> Read<Piece> {
         loop {

@@ -39,6 +39,8 @@ pub(super) struct Origin {
     /// The request that is being read, and what has come of it.
     request: Option<(u32, u64, Option<u64>)>,
     head_only: bool,
+    /// Before the request was whole.
+    answered: bool,
     steps: VecDeque<Step>,
     until: Millis,
     served: u32,
@@ -57,6 +59,7 @@ impl Origin {
             reader: Reader::new(),
             request: None,
             head_only: false,
+            answered: false,
             steps: VecDeque::new(),
             until: 0,
             served: 0,
@@ -92,7 +95,8 @@ impl Origin {
             self.steps.push_back(Step::Say(b"HTTP/1.1 100 Continue\r\n\r\n".to_vec()));
         }
         // Some do not wait for the content.
-        if self.rng.chance(self.manners.rough, 400) {
+        self.answered = self.rng.chance(self.manners.rough, 400);
+        if self.answered {
             self.answer(id);
         }
         Ok(())
@@ -110,7 +114,7 @@ impl Origin {
     fn on_end(&mut self) {
         let Some((id, heard, declared)) = self.request.take() else { return };
         self.ledger.borrow_mut().deliver_whole(id, heard, declared);
-        if !self.lost {
+        if !self.lost && !self.answered {
             self.answer(id);
         }
     }
@@ -189,6 +193,7 @@ impl Origin {
         let (head, body, until_close) = self.response(id, false);
         let whole = [head, body].concat();
         let half = whole.get(..self.rng.below(whole.len() as u32) as usize).unwrap_or_default().to_vec();
+        let garbage: Vec<u8> = (0..1 + self.rng.below(300)).map(|_| self.rng.below(256) as u8).collect();
         match self.rng.below(8) {
             0 => self.steps.push_back(Step::Close),
             1 => self.steps.push_back(Step::Reset),
@@ -197,13 +202,10 @@ impl Origin {
             2 | 3 => self.steps.extend([Step::Say(half), Step::Reset]),
             4 => self.steps.extend([Step::Say(half), Step::Hang]),
             5 => self.steps.push_back(Step::Hang),
-            6 => {
-                let garbage = (0..1 + self.rng.below(300)).map(|_| self.rng.below(256) as u8).collect();
-                self.steps.extend([Step::Say(garbage), Step::Close]);
-            }
-            // Twice; or more than its length.
+            6 => self.steps.extend([Step::Say(garbage), Step::Close]),
             _ if until_close => self.steps.extend([Step::Say(whole), Step::Reset]),
-            _ => self.steps.extend([Step::Say(whole), Step::Say(half), Step::Close]),
+            // More than its length; a second answer could not be told from that to the next request.
+            _ => self.steps.extend([Step::Say([whole, garbage].concat()), Step::Close]),
         }
     }
 }
