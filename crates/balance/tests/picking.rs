@@ -16,7 +16,7 @@ fn picker(algorithm: Algorithm, weights: &[u32]) -> Picker {
 
 /// How often each server was picked, with nobody loaded.
 fn shares(picker: &mut Picker, picks: usize) -> Vec<usize> {
-    let mut counts = vec![0; picker.weights().len()];
+    let mut counts = vec![0; picker.servers().len()];
     for _ in 0..picks {
         counts[picker.pick(ASK, |_| Some(0)).unwrap()] += 1;
     }
@@ -180,7 +180,7 @@ fn p2c_compares_load_for_weight() {
 
 #[test]
 fn idle_pools_are_loaded_by_weight() {
-    for algorithm in [Algorithm::LeastConnections, Algorithm::Random] {
+    for algorithm in [Algorithm::LeastConnections, Algorithm::Random, Algorithm::PeakEwma] {
         let mut picker = picker(algorithm, &[4, 1]);
         assert_share(shares(&mut picker, 20_000)[0], 20_000, 0.8);
     }
@@ -216,7 +216,7 @@ fn a_drained_server_is_never_picked() {
 
 #[test]
 fn ten_thousand_servers_cost_a_few_looks() {
-    for algorithm in [Algorithm::RoundRobin, Algorithm::Random, Algorithm::P2c] {
+    for algorithm in [Algorithm::RoundRobin, Algorithm::Random, Algorithm::P2c, Algorithm::PeakEwma] {
         let mut picker = picker(algorithm, &[1; 10_000]);
         let looks = Cell::new(0);
         for _ in 0..10_000 {

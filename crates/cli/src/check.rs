@@ -18,7 +18,7 @@ pub fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         Err(error) => return Ok(report_unreadable(&name, &error, args.json)),
     };
     let (diagnostics, plan) = match fourfold_config::parse(&name, &bytes) {
-        Ok(Checked { plan, warnings }) => (warnings, Some(plan)),
+        Ok(Checked { plan, warnings, .. }) => (warnings, Some(plan)),
         Err(errors) => (errors, None),
     };
     let problems = plan.as_ref().filter(|_| args.online).map(problems_here).unwrap_or_default();

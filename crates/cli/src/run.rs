@@ -46,7 +46,7 @@ fn read_plan(args: &RunArgs) -> anyhow::Result<Option<Plan>> {
             engine: args.engine.map(|engine| engine.as_str()),
         }),
     };
-    let Checked { mut plan, warnings } = match result {
+    let Checked { mut plan, warnings, .. } = match result {
         Ok(checked) => checked,
         Err(errors) => {
             eprint!("{}", errors.render_human());

@@ -7,19 +7,17 @@
 
 pub mod http;
 pub mod pool;
-mod stand_in;
 pub mod template;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use fourfold_balance::Algorithm;
+use fourfold_l4::Cidrs;
 use fourfold_ports::{PortSpan, SourceSet};
 
 use http::{Action, Content, Http, RateLimit};
 use pool::{Aperture, HashKey, Health, PoolHttp, ProxyProtocol, StickyCookie};
-use stand_in::Cidrs;
 
 /// A whole configuration, validated.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,28 +53,17 @@ impl Plan {
         })
     }
 
-    /// Reads the files that error pages and fixed responses name. What `read` says of a file that
-    /// cannot be read comes back with its path.
-    pub fn load_files<E>(
-        &mut self,
-        mut read: impl FnMut(&str) -> Result<Vec<u8>, E>,
-    ) -> Result<(), (String, E)> {
-        for content in self.listeners.iter_mut().filter_map(|one| one.http.as_mut()).flat_map(contents) {
-            if let Some(file) = &content.file {
-                content.bytes = Arc::from(read(file).map_err(|error| (file.clone(), error))?);
-            }
-        }
-        Ok(())
+    /// What comes from files.
+    pub(crate) fn contents_mut(&mut self) -> impl Iterator<Item = &mut Content> {
+        self.listeners.iter_mut().filter_map(|one| one.http.as_mut()).flat_map(|http| {
+            let Http { error_pages, routes, .. } = &mut **http;
+            let responses = routes.actions_mut().filter_map(|action| match action {
+                Action::Respond { content, .. } => Some(content),
+                Action::Pool(_) | Action::Split(_) | Action::Redirect { .. } => None,
+            });
+            error_pages.iter_mut().map(|page| &mut page.content).chain(responses)
+        })
     }
-}
-
-fn contents(http: &mut Box<Http>) -> impl Iterator<Item = &mut Content> {
-    let Http { error_pages, routes, .. } = &mut **http;
-    let responses = routes.iter_mut().filter_map(|route| match &mut route.action {
-        Action::Respond { content, .. } => Some(content),
-        Action::Pool(_) | Action::Split(_) | Action::Redirect { .. } => None,
-    });
-    error_pages.iter_mut().map(|page| &mut page.content).chain(responses)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,7 +165,7 @@ pub enum Mode {
 /// PROXY protocol from clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProxyProtocolIn {
-    /// A header from these is believed, from others it is an error.
+    /// A header from these is believed; what others send is data.
     pub trust: Cidrs,
     /// One of these without a header is refused.
     pub required: bool,

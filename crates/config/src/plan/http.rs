@@ -7,8 +7,13 @@
 
 use std::sync::Arc;
 
+use fourfold_http::h1::Limits;
+use fourfold_http::path::PathRules;
+use fourfold_http::route::{Ask, Router, Spec};
+use fourfold_l4::Cidrs;
+use fourfold_l4::rate::Rate;
+
 use super::pool::RetryOn;
-use super::stand_in::{Cidrs, Limits, PathRules, Router, Spec};
 use super::template::Template;
 
 /// A listener's http keys.
@@ -48,9 +53,52 @@ pub struct Http {
     pub access_log: Option<AccessLog>,
     /// Every one of them must have room.
     pub request_rates: Vec<RateLimit>,
-    /// In the order of the file; the listener's `pool` comes last, as a route that takes everything.
-    pub routes: Vec<Route>,
-    pub router: Arc<Router>,
+    /// In the order of the file; the listener's `pool` comes last, as a route that takes everything. What
+    /// none of them takes is answered with 404.
+    pub routes: Routes,
+}
+
+/// Routes, and the way to find one. Read only: the one is made of the other.
+#[derive(Clone, Debug)]
+pub struct Routes {
+    list: Vec<Route>,
+    router: Arc<Router>,
+}
+
+impl Routes {
+    #[must_use]
+    pub fn new(list: Vec<Route>) -> Routes {
+        let specs: Vec<Spec> = list.iter().map(|route| route.spec.clone()).collect();
+        Routes { router: Arc::new(Router::new(&specs)), list }
+    }
+
+    #[must_use]
+    pub fn router(&self) -> &Router {
+        &self.router
+    }
+
+    #[must_use]
+    pub fn find(&self, ask: &Ask) -> Option<(usize, &Route)> {
+        let index = self.router.find(ask)?;
+        Some((index, self.list.get(index)?))
+    }
+
+    pub(crate) fn actions_mut(&mut self) -> impl Iterator<Item = &mut Action> {
+        self.list.iter_mut().map(|route| &mut route.action)
+    }
+}
+
+impl std::ops::Deref for Routes {
+    type Target = [Route];
+    fn deref(&self) -> &[Route] {
+        &self.list
+    }
+}
+
+impl PartialEq for Routes {
+    fn eq(&self, other: &Routes) -> bool {
+        self.list == other.list
+    }
 }
 
 /// The name of the route that a listener's `pool` stands for.
@@ -79,8 +127,7 @@ impl Default for Http {
             explain_errors: false,
             access_log: None,
             request_rates: Vec::new(),
-            routes: Vec::new(),
-            router: Arc::new(Router::new(&[])),
+            routes: Routes::new(Vec::new()),
         }
     }
 }
@@ -89,13 +136,15 @@ impl Http {
     /// Everything goes to one pool.
     #[must_use]
     pub fn to_pool(pool: usize) -> Http {
-        Http::default().with_routes(vec![Route::everything(pool)])
+        Http { routes: Routes::new(vec![Route::everything(pool)]), ..Http::default() }
     }
 
+    /// The page for this status, one of its own before one of its class.
     #[must_use]
-    pub fn with_routes(self, routes: Vec<Route>) -> Http {
-        let specs: Vec<Spec> = routes.iter().map(|route| route.spec.clone()).collect();
-        Http { router: Arc::new(Router::new(&specs)), routes, ..self }
+    pub fn error_page(&self, status: u16) -> Option<&Content> {
+        let page = |wanted: ErrorStatus| self.error_pages.iter().find(move |page| page.status == wanted);
+        let found = page(ErrorStatus::One(status)).or_else(|| page(ErrorStatus::Class(status / 100)));
+        found.map(|page| &page.content)
     }
 }
 
@@ -131,8 +180,15 @@ pub enum ErrorFormat {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ErrorPage {
-    pub status: u16,
+    pub status: ErrorStatus,
     pub content: Content,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorStatus {
+    One(u16),
+    /// 4 or 5.
+    Class(u16),
 }
 
 /// A body of our own.
@@ -174,6 +230,15 @@ pub struct RateLimit {
     pub count: u32,
     pub per_ms: u64,
     pub burst: u32,
+    /// Clients that are told apart at the same time.
+    pub keys_max: usize,
+}
+
+impl RateLimit {
+    #[must_use]
+    pub fn rate(&self) -> Rate {
+        Rate::new(self.count, self.per_ms.saturating_mul(1_000), self.burst)
+    }
 }
 
 /// Who shares one allowance.
@@ -181,9 +246,7 @@ pub struct RateLimit {
 pub enum RateKey {
     /// All clients together.
     Global,
-    /// A client address.
-    Address,
-    /// The client's network: prefix lengths for IPv4 and IPv6.
+    /// A client: this much of its IPv4 or IPv6 address.
     Prefix(u8, u8),
     /// The value of a request field, lower case; a request without it falls under its client's address.
     Header(String),
@@ -260,8 +323,9 @@ pub struct Rewrite {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PathRewrite {
-    /// In place of the prefix that the route matched.
-    Prefix(String),
+    /// `with` stands in for the path's first `matched_bytes`, which are the route's prefix. Both end in a `/`
+    /// or neither does; a path that is then empty is `/`.
+    Prefix { matched_bytes: usize, with: String },
     /// The whole path; the query stays.
     Path(String),
 }

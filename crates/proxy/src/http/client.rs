@@ -512,7 +512,7 @@ fn find<'a>(
     path: &[u8],
 ) -> Option<(usize, &'a Route)> {
     // One route that takes everything needs no looking up.
-    if let [only] = settings.routes.as_slice()
+    if let [only] = &*settings.routes
         && only.spec.is_everything()
     {
         return Some((0, only));
@@ -521,14 +521,13 @@ fn find<'a>(
         let same = |field: &&h1::Field| field.name.of(head).eq_ignore_ascii_case(name.as_bytes());
         request.fields.iter().find(same).map(|field| field.value.of(head))
     };
-    let index = settings.router.find(&fourfold_http::route::Ask {
+    settings.routes.find(&fourfold_http::route::Ask {
         method: request.method_name.of(head),
         host: request.host.of(head),
         path,
         query: request.query.map(|query| query.of(head)),
         header: &header,
-    })?;
-    Some((index, settings.routes.get(index)?))
+    })
 }
 
 fn split(shares: &[(usize, u32)], random: u64) -> Option<usize> {

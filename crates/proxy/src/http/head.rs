@@ -133,18 +133,16 @@ impl Onward<'_> {
     }
 
     fn target(&self, out: &mut Vec<u8>) {
-        let prefix = match &self.route.spec.path {
-            fourfold_http::route::PathMatch::Prefix(prefix) => prefix.len(),
-            _ => 0,
-        };
         match &self.route.rewrite.path {
             None => out.extend_from_slice(self.path),
             Some(PathRewrite::Path(path)) => out.extend_from_slice(path.as_bytes()),
-            Some(PathRewrite::Prefix(new)) => {
-                out.extend_from_slice(new.as_bytes());
-                let rest = self.path.get(prefix..).unwrap_or_default();
-                let rest = if new.ends_with('/') { rest.strip_prefix(b"/").unwrap_or(rest) } else { rest };
+            Some(PathRewrite::Prefix { matched_bytes, with }) => {
+                let rest = self.path.get(*matched_bytes..).unwrap_or_default();
+                out.extend_from_slice(with.as_bytes());
                 out.extend_from_slice(rest);
+                if with.is_empty() && rest.is_empty() {
+                    out.push(b'/');
+                }
             }
         }
         if let Some(query) = self.request.query {

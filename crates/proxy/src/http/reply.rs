@@ -91,9 +91,8 @@ pub(super) fn error(http: &Http, reason: Reason, to: &To, retry_after_s: Option<
         encode::decimal(seconds, out);
         out.extend_from_slice(b"\r\n");
     }
-    let page = http.error_pages.iter().find(|page| page.status == status);
-    let (content_type, body) = match page {
-        Some(page) => (page.content.content_type.as_str(), page.content.bytes.to_vec()),
+    let (content_type, body) = match http.error_page(status) {
+        Some(page) => (page.content_type.as_str(), page.bytes.to_vec()),
         None => generated(http.errors, reason, to.json, http.explain_errors),
     };
     out.extend_from_slice(b"Cache-Control: no-store\r\n");
