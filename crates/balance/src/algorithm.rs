@@ -13,11 +13,24 @@ pub enum Algorithm {
     Random,
     /// The better of two random servers.
     P2c,
+    /// The quicker of two random servers, by latency and what it has in flight.
+    PeakEwma,
+    /// Consistent hashing on a ring, with bounded loads.
+    RingHash,
+    /// Consistent hashing by a Maglev table.
+    Maglev,
 }
 
 impl Algorithm {
-    pub const ALL: [Algorithm; 4] =
-        [Algorithm::RoundRobin, Algorithm::LeastConnections, Algorithm::Random, Algorithm::P2c];
+    pub const ALL: [Algorithm; 7] = [
+        Algorithm::RoundRobin,
+        Algorithm::LeastConnections,
+        Algorithm::Random,
+        Algorithm::P2c,
+        Algorithm::PeakEwma,
+        Algorithm::RingHash,
+        Algorithm::Maglev,
+    ];
 
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -26,7 +39,16 @@ impl Algorithm {
             Algorithm::LeastConnections => "least-connections",
             Algorithm::Random => "random",
             Algorithm::P2c => "p2c",
+            Algorithm::PeakEwma => "peak-ewma",
+            Algorithm::RingHash => "ring-hash",
+            Algorithm::Maglev => "maglev",
         }
+    }
+
+    /// The same key goes to the same server: [`Ask::key`](crate::Ask::key) is wanted.
+    #[must_use]
+    pub const fn is_keyed(self) -> bool {
+        matches!(self, Algorithm::RingHash | Algorithm::Maglev)
     }
 }
 

@@ -5,6 +5,9 @@
 
 use fourfold_base::prng::Prng;
 
+use crate::group::{Seen, View};
+use crate::warmth::WARM;
+
 /// Draws that may hit an unusable server before the servers are walked instead. With 9 of 10 usable
 /// one in a hundred million picks walks; with 1 of 10, two in five do.
 const DRAWS_MAX: u32 = 8;
@@ -24,16 +27,16 @@ struct Column {
 }
 
 impl Draw {
-    pub fn new(weights: &[u32]) -> Draw {
-        let total: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
-        let count = weights.len() as u128;
+    pub fn new(weights: impl ExactSizeIterator<Item = u32> + Clone) -> Draw {
+        let count = weights.len();
+        let total: u64 = weights.clone().map(u64::from).sum();
         // How much of the columns' common area each server still has to be given.
-        let mut left: Vec<u128> = weights.iter().map(|weight| u128::from(*weight) * count).collect();
+        let mut left: Vec<u128> = weights.map(|weight| u128::from(weight) * count as u128).collect();
         let height = u128::from(total);
         let (mut low, mut high): (Vec<usize>, Vec<usize>) =
-            (0..weights.len()).partition(|server| left[*server] < height);
+            (0..count).partition(|server| left[*server] < height);
         let mut columns: Vec<Column> =
-            (0..weights.len()).map(|server| Column { own: total, other: server as u32 }).collect();
+            (0..count).map(|server| Column { own: total, other: server as u32 }).collect();
         while let (Some(small), Some(&large)) = (low.pop(), high.last()) {
             columns[small] = Column { own: left[small] as u64, other: large as u32 };
             left[large] -= height - left[small];
@@ -45,43 +48,38 @@ impl Draw {
         Draw { columns, total }
     }
 
-    /// A server by weight, usable or not.
+    /// A place by weight, usable or not.
     fn one(&self, random: &mut Prng) -> usize {
-        let server = random.below(self.columns.len() as u32) as usize;
-        let column = self.columns[server];
-        if below(random, self.total) < column.own { server } else { column.other as usize }
+        let place = random.below(self.columns.len() as u32) as usize;
+        let column = self.columns[place];
+        if below(random, self.total) < column.own { place } else { column.other as usize }
     }
 
-    /// A usable server by weight, and its load.
-    pub fn usable(
-        &self,
-        weights: &[u32],
-        random: &mut Prng,
-        load: impl Fn(usize) -> Option<u32>,
-    ) -> Option<(usize, u32)> {
+    /// A usable server by weight. One that is still cold is passed over as often as its weight is short.
+    pub fn usable(&self, random: &mut Prng, view: &View<impl Fn(usize) -> Option<u32>>) -> Option<Seen> {
         if self.total == 0 {
             return None;
         }
         for _ in 0..DRAWS_MAX {
-            let server = self.one(random);
-            if let Some(load) = load(server) {
-                return Some((server, load));
+            let place = self.one(random);
+            if let Some(seen) = view.look(place)
+                && (seen.warmth == WARM || random.chance(seen.warmth, WARM))
+            {
+                return Some(seen);
             }
         }
-        walk(weights, random, load)
+        walk(random, view)
     }
 }
 
 /// Among few usable servers: each takes the lead with its share of the weight seen so far.
-fn walk(weights: &[u32], random: &mut Prng, load: impl Fn(usize) -> Option<u32>) -> Option<(usize, u32)> {
-    let mut seen = 0;
+fn walk(random: &mut Prng, view: &View<impl Fn(usize) -> Option<u32>>) -> Option<Seen> {
+    let mut total = 0;
     let mut leader = None;
-    for (server, &weight) in weights.iter().enumerate().filter(|(_, weight)| **weight > 0) {
-        if let Some(load) = load(server) {
-            seen += u64::from(weight);
-            if below(random, seen) < u64::from(weight) {
-                leader = Some((server, load));
-            }
+    for seen in view.all() {
+        total += seen.share;
+        if below(random, total) < seen.share {
+            leader = Some(seen);
         }
     }
     leader

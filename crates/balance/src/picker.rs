@@ -1,47 +1,93 @@
 //! Picks a server.
 //!
-//! Owns: weights and the state of the algorithm, for one pool on one shard.
+//! Owns: the servers' weights and the state of the algorithm, for one pool on one shard.
 //! Refuses: servers of weight 0 and those for which the caller's load says `None`.
-//! Driven by: the proxy, once per connection attempt; it knows loads, health and what was tried already.
+//! Driven by: the proxy, once per attempt; it knows loads, health and what was tried already.
 
+use fourfold_base::Millis;
 use fourfold_base::prng::Prng;
 
 use crate::algorithm::Algorithm;
-use crate::draw::{Draw, below};
+use crate::aperture;
+use crate::census::Census;
+use crate::ewma::Latencies;
+use crate::group::{Group, Member, Sky};
+use crate::keyed::{Table, rendezvous};
+use crate::options::{Options, Server};
+use crate::warmth::Warmth;
 
-/// Picks servers by one algorithm. Servers are the indices of the weights.
+/// What is known when a server is asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ask {
+    /// Hash of what a client is told apart by ([`hash_key`](crate::hash_key)); without one the keyed algorithms
+    /// pick at random by weight.
+    pub key: Option<u64>,
+    pub now: Millis,
+}
+
+/// Picks servers by one algorithm. Servers are the indices of the list it was made from.
 #[derive(Clone, Debug)]
 pub struct Picker {
     algorithm: Algorithm,
-    weights: Vec<u32>,
+    options: Options,
+    servers: Vec<Server>,
     random: Prng,
-    state: State,
-}
-
-#[derive(Clone, Debug)]
-enum State {
-    /// All weights that are not 0 are equal: the server whose turn is next.
-    Cycle {
-        next: usize,
-    },
-    /// nginx's smooth weighted round robin: what each server is owed.
-    Smooth {
-        owed: Vec<i64>,
-        first: usize,
-    },
-    LeastConnections,
-    Draw(Draw),
-    P2c(Draw),
+    warmth: Warmth,
+    latencies: Latencies,
+    /// In the order in which they are tried, unless the zone has too little: then `others` come first for a part.
+    preferred: Vec<Group>,
+    others: Vec<Group>,
+    /// Zones that have any weight.
+    zones: u32,
+    table: Option<Table>,
+    census: Census,
 }
 
 impl Picker {
+    /// Servers with nothing but weights, and the algorithm's usual options.
+    #[must_use]
+    pub fn new(algorithm: Algorithm, weights: &[u32], seed: u64) -> Picker {
+        Picker::with_options(algorithm, &Server::by_place(weights), &Options::new(algorithm), seed)
+    }
+
     /// The seed decides the random draws and the server at which round robin begins: shards with
     /// different seeds do not all fall upon the first server after a start.
     #[must_use]
-    pub fn new(algorithm: Algorithm, weights: &[u32], seed: u64) -> Picker {
-        let mut random = Prng::new(seed);
-        let state = State::new(algorithm, weights, &mut random);
-        Picker { algorithm, weights: weights.to_vec(), random, state }
+    pub fn with_options(algorithm: Algorithm, servers: &[Server], options: &Options, seed: u64) -> Picker {
+        let count = servers.len();
+        let mut picker = Picker {
+            algorithm,
+            options: *options,
+            servers: servers.to_vec(),
+            random: Prng::new(seed),
+            warmth: Warmth::new(count, options.slow_start_ms),
+            latencies: Latencies::new(if algorithm == Algorithm::PeakEwma { count } else { 0 }),
+            preferred: Vec::new(),
+            others: Vec::new(),
+            zones: 0,
+            table: None,
+            census: Census::default(),
+        };
+        picker.build();
+        picker
+    }
+
+    /// The same for another shard; the tables of keyed algorithms are shared, not built again.
+    #[must_use]
+    pub fn for_shard(&self, seed: u64) -> Picker {
+        let mut picker = Picker { random: Prng::new(seed), ..self.clone() };
+        picker.build_groups();
+        picker
+    }
+
+    /// Another peer's slice, for pools that have an aperture; round robin starts over.
+    #[must_use]
+    pub fn for_peer(&self, peer: u32, seed: u64) -> Picker {
+        let mut picker = self.clone();
+        if let Some(aperture) = &mut picker.options.aperture {
+            aperture.peer = peer;
+        }
+        picker.for_shard(seed)
     }
 
     #[must_use]
@@ -50,140 +96,114 @@ impl Picker {
     }
 
     #[must_use]
-    pub fn weights(&self) -> &[u32] {
-        &self.weights
+    pub fn servers(&self) -> &[Server] {
+        &self.servers
     }
 
-    /// New weights, of as many servers as there are now. Round robin starts over at a random server.
+    /// New weights, of as many servers as there are now. Round robin starts over at a random server; latencies
+    /// and slow starts go on.
     pub fn set_weights(&mut self, weights: &[u32]) {
-        if weights == self.weights {
+        if self.servers.iter().map(|server| &server.weight).eq(weights) {
             return;
         }
-        self.weights = weights.to_vec();
-        self.state = State::new(self.algorithm, weights, &mut self.random);
+        self.servers.truncate(weights.len());
+        for (server, weight) in self.servers.iter_mut().zip(weights) {
+            server.weight = *weight;
+        }
+        self.build();
     }
 
-    /// Picks a server. `load` is the number of connections it has, `None` when it cannot be used now
-    /// (down, full, tried already). `None` when no server of weight above 0 can be used.
-    pub fn pick(&mut self, load: impl Fn(usize) -> Option<u32>) -> Option<usize> {
-        let (weights, random) = (self.weights.as_slice(), &mut self.random);
-        match &mut self.state {
-            State::Cycle { next } => cycle(weights, next, load),
-            State::Smooth { owed, first } => smooth(weights, owed, *first, load),
-            State::LeastConnections => least_connections(weights, random, load),
-            State::Draw(draw) => draw.usable(weights, random, load).map(|(server, _)| server),
-            State::P2c(draw) => p2c(draw, weights, random, load),
+    /// `server` has been up since then and is to be loaded slowly. Not for servers that were up from the start.
+    pub fn set_up_since(&mut self, server: usize, since: Millis) {
+        self.warmth.set_up_since(server, since);
+    }
+
+    /// An answer or a failure of `server`, after `latency_us`; only `peak-ewma` listens.
+    pub fn observe(&mut self, server: usize, latency_us: u64, ok: bool, now_us: u64) {
+        self.latencies.observe(server, latency_us, ok, now_us);
+    }
+
+    /// Picks a server. `load` is the number of connections (or requests) it has, `None` when it cannot be used
+    /// now (down, full, tried already). `None` when no server of weight above 0 can be used.
+    pub fn pick(&mut self, ask: Ask, load: impl Fn(usize) -> Option<u32>) -> Option<usize> {
+        match ask.key {
+            Some(key) if self.table.is_some() => self.pick_by_key(key, ask.now, &load),
+            _ => self.pick_from_groups(ask.now, &load),
         }
     }
-}
 
-impl State {
-    fn new(algorithm: Algorithm, weights: &[u32], random: &mut Prng) -> State {
-        let first = below(random, weights.len() as u64) as usize;
-        match algorithm {
-            Algorithm::RoundRobin if all_equal(weights) => State::Cycle { next: first },
-            Algorithm::RoundRobin => State::Smooth { owed: vec![0; weights.len()], first },
-            Algorithm::LeastConnections => State::LeastConnections,
-            Algorithm::Random => State::Draw(Draw::new(weights)),
-            Algorithm::P2c => State::P2c(Draw::new(weights)),
+    fn pick_by_key(&mut self, key: u64, now: Millis, load: &impl Fn(usize) -> Option<u32>) -> Option<usize> {
+        let percent = self.options.bound_percent;
+        if percent > 0 {
+            self.census.refresh(now, &self.servers, None, load);
         }
-    }
-}
-
-/// Leaving weight 0 aside.
-fn all_equal(weights: &[u32]) -> bool {
-    let mut used = weights.iter().filter(|weight| **weight > 0);
-    let first = used.next();
-    used.all(|weight| Some(weight) == first)
-}
-
-/// Every index once, beginning with `first`.
-fn from(first: usize, count: usize) -> impl Iterator<Item = usize> {
-    (first..count).chain(0..first)
-}
-
-fn cycle(weights: &[u32], next: &mut usize, load: impl Fn(usize) -> Option<u32>) -> Option<usize> {
-    let server = from(*next, weights.len()).find(|server| weights[*server] > 0 && load(*server).is_some())?;
-    *next = (server + 1) % weights.len();
-    Some(server)
-}
-
-/// Each usable server is owed its weight per pick; the one that is owed most is picked and pays for
-/// all. Servers that cannot be used are neither owed nor forgotten, so one that comes back is not
-/// flooded. Costs one step per server.
-fn smooth(
-    weights: &[u32],
-    owed: &mut [i64],
-    first: usize,
-    load: impl Fn(usize) -> Option<u32>,
-) -> Option<usize> {
-    let mut total = 0;
-    let mut most: Option<usize> = None;
-    for server in from(first, weights.len()) {
-        if weights[server] == 0 || load(server).is_none() {
-            continue;
-        }
-        owed[server] += i64::from(weights[server]);
-        total += i64::from(weights[server]);
-        if most.is_none_or(|most| owed[server] > owed[most]) {
-            most = Some(server);
-        }
-    }
-    let most = most?;
-    owed[most] -= total;
-    Some(most)
-}
-
-/// Among equals each wins with its share of their weight, so an idle pool is loaded by weight too.
-fn least_connections(
-    weights: &[u32],
-    random: &mut Prng,
-    load: impl Fn(usize) -> Option<u32>,
-) -> Option<usize> {
-    let mut best: Option<(usize, u32)> = None;
-    let mut tied = 0;
-    for (server, &weight) in weights.iter().enumerate().filter(|(_, weight)| **weight > 0) {
-        let Some(load) = load(server) else {
-            continue;
+        let (servers, census) = (self.servers.as_slice(), &self.census);
+        let has_room = |server: usize| {
+            let Some(load) = load(server) else { return false };
+            percent == 0 || servers.get(server).is_some_and(|own| census.has_room(percent, load, own.weight))
         };
-        let order =
-            best.map(|(best, best_load)| relative(load, weights[best]).cmp(&relative(best_load, weight)));
-        let wins = match order {
-            None | Some(std::cmp::Ordering::Less) => {
-                tied = u64::from(weight);
-                true
-            }
-            Some(std::cmp::Ordering::Equal) => {
-                tied += u64::from(weight);
-                below(random, tied) < u64::from(weight)
-            }
-            Some(std::cmp::Ordering::Greater) => false,
+        let found = self.table.as_ref().and_then(|table| table.find(key, has_room));
+        let found = found.or_else(|| rendezvous(key, servers, has_room));
+        // Over the bound everywhere only by a census that is out of date.
+        found.or_else(|| rendezvous(key, servers, |server| load(server).is_some()))
+    }
+
+    fn pick_from_groups(&mut self, now: Millis, load: &impl Fn(usize) -> Option<u32>) -> Option<usize> {
+        let stays = self.stays_in_zone(now, load);
+        let sky = Sky { warmth: &self.warmth, latencies: &self.latencies, now };
+        let (preferred, others) = (self.preferred.as_mut_slice(), self.others.as_mut_slice());
+        let (first, then) = if stays { (preferred, others) } else { (others, preferred) };
+        first.iter_mut().chain(then).find_map(|group| group.pick(&mut self.random, &sky, load))
+    }
+
+    fn stays_in_zone(&mut self, now: Millis, load: &impl Fn(usize) -> Option<u32>) -> bool {
+        if self.others.is_empty() {
+            return true;
+        }
+        self.census.refresh(now, &self.servers, self.options.zone, load);
+        self.random.chance(self.census.zone_keeps(self.zones), 1000)
+    }
+
+    fn build(&mut self) {
+        self.table = match self.algorithm {
+            Algorithm::RingHash => Some(Table::ring(&self.servers)),
+            Algorithm::Maglev => Some(Table::maglev(&self.servers, self.options.maglev_slots)),
+            _ => None,
         };
-        if wins {
-            best = Some((server, load));
-        }
+        self.build_groups();
     }
-    best.map(|(server, _)| server)
+
+    fn build_groups(&mut self) {
+        self.zones = count_zones(&self.servers);
+        self.census = Census::default();
+        let (mut own, mut others) = (Vec::new(), Vec::new());
+        for (place, server) in self.servers.iter().enumerate() {
+            let member = Member { server: place as u32, share: server.weight, capacity: server.weight };
+            let is_other = self.options.zone.is_some_and(|zone| zone != server.zone);
+            if is_other { others.push(member) } else { own.push(member) }
+        }
+        (self.preferred, self.others) = (self.groups(own), self.groups(others));
+    }
+
+    /// The slice and, in case none of it can be used, the rest.
+    fn groups(&mut self, members: Vec<Member>) -> Vec<Group> {
+        let (inside, outside) = match &self.options.aperture {
+            // A key belongs to the same server for all peers.
+            Some(aperture) if !self.algorithm.is_keyed() => {
+                let ids: Vec<u64> = self.servers.iter().map(|server| server.id).collect();
+                aperture::split(members, &ids, aperture)
+            }
+            _ => (members, Vec::new()),
+        };
+        let lists = [inside, outside].into_iter().filter(|members| !members.is_empty());
+        lists.map(|members| Group::new(self.algorithm, members, &mut self.random)).collect()
+    }
 }
 
-/// a/x < b/y as a*y < b*x, without division: the weight here is the OTHER server's.
-fn relative(load: u32, other_weight: u32) -> u64 {
-    u64::from(load) * u64::from(other_weight)
-}
-
-/// Two different servers by weight, the one with the lower load for its weight wins.
-fn p2c(
-    draw: &Draw,
-    weights: &[u32],
-    random: &mut Prng,
-    load: impl Fn(usize) -> Option<u32>,
-) -> Option<usize> {
-    let (one, one_load) = draw.usable(weights, random, &load)?;
-    let others = |server| if server == one { None } else { load(server) };
-    match draw.usable(weights, random, others) {
-        Some((two, two_load)) if relative(two_load, weights[one]) < relative(one_load, weights[two]) => {
-            Some(two)
-        }
-        _ => Some(one),
-    }
+fn count_zones(servers: &[Server]) -> u32 {
+    let mut zones: Vec<u16> =
+        servers.iter().filter(|server| server.weight > 0).map(|server| server.zone).collect();
+    zones.sort_unstable();
+    zones.dedup();
+    zones.len() as u32
 }

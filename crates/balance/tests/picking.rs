@@ -3,10 +3,11 @@
 
 use std::cell::Cell;
 
-use fourfold_balance::{Algorithm, Picker};
+use fourfold_balance::{Algorithm, Ask, Picker};
 use proptest::prelude::*;
 
 const SEED: u64 = 0x00f0_0d1e;
+const ASK: Ask = Ask { key: None, now: 0 };
 
 fn picker(algorithm: Algorithm, weights: &[u32]) -> Picker {
     println!("seed {SEED}");
@@ -15,9 +16,9 @@ fn picker(algorithm: Algorithm, weights: &[u32]) -> Picker {
 
 /// How often each server was picked, with nobody loaded.
 fn shares(picker: &mut Picker, picks: usize) -> Vec<usize> {
-    let mut counts = vec![0; picker.weights().len()];
+    let mut counts = vec![0; picker.servers().len()];
     for _ in 0..picks {
-        counts[picker.pick(|_| Some(0)).unwrap()] += 1;
+        counts[picker.pick(ASK, |_| Some(0)).unwrap()] += 1;
     }
     counts
 }
@@ -46,7 +47,7 @@ proptest! {
         let any_usable = (0..servers.len()).any(usable);
         let mut picker = Picker::new(algorithm, &weights, seed);
         for _ in 0..20 {
-            match picker.pick(|server| servers[server].1.then_some(servers[server].2)) {
+            match picker.pick(ASK, |server| servers[server].1.then_some(servers[server].2)) {
                 Some(server) => prop_assert!(usable(server)),
                 None => prop_assert!(!any_usable),
             }
@@ -59,7 +60,7 @@ proptest! {
         let mut two = Picker::new(algorithm, &weights, seed);
         for round in 0..50usize {
             let load = |server: usize| (server % 7 != round % 7).then_some((server % 3) as u32);
-            prop_assert_eq!(one.pick(load), two.pick(load));
+            prop_assert_eq!(one.pick(ASK, load), two.pick(ASK, load));
         }
     }
 
@@ -72,7 +73,7 @@ proptest! {
         for _ in 0..3 {
             let mut counts = vec![0; weights.len()];
             for _ in 0..period {
-                counts[picker.pick(|_| Some(0)).unwrap()] += 1;
+                counts[picker.pick(ASK, |_| Some(0)).unwrap()] += 1;
             }
             prop_assert_eq!(&counts, &weights);
         }
@@ -84,7 +85,7 @@ proptest! {
         let mut picker = Picker::new(Algorithm::LeastConnections, &weights, seed);
         let ratio = |server: usize| servers[server].1.map(|load| f64::from(load) / f64::from(servers[server].0));
         let least = (0..servers.len()).filter_map(ratio).fold(f64::INFINITY, f64::min);
-        if let Some(picked) = picker.pick(|server| servers[server].1) {
+        if let Some(picked) = picker.pick(ASK, |server| servers[server].1) {
             prop_assert!((ratio(picked).unwrap() - least).abs() < 1e-9);
         }
     }
@@ -104,7 +105,7 @@ fn names_round_trip_and_errors_list_them() {
 #[test]
 fn round_robin_is_smooth() {
     let mut picker = picker(Algorithm::RoundRobin, &[5, 1, 1]);
-    let picks: Vec<usize> = (0..7).map(|_| picker.pick(|_| Some(0)).unwrap()).collect();
+    let picks: Vec<usize> = (0..7).map(|_| picker.pick(ASK, |_| Some(0)).unwrap()).collect();
     let heavy: Vec<bool> = picks.iter().map(|server| *server == 0).collect();
     assert_eq!(heavy, [true, true, false, true, false, true, true], "{picks:?}");
     assert_ne!(picks[2], picks[4]);
@@ -115,17 +116,17 @@ fn round_robin_does_not_flood_a_server_that_comes_back() {
     for weights in [[3, 2, 3], [1, 1, 1]] {
         let mut picker = picker(Algorithm::RoundRobin, &weights);
         for _ in 0..1000 {
-            picker.pick(|server| (server != 1).then_some(0)).unwrap();
+            picker.pick(ASK, |server| (server != 1).then_some(0)).unwrap();
         }
         let period = weights.iter().sum::<u32>() as usize;
-        let back = (0..period).filter(|_| picker.pick(|_| Some(0)) == Some(1)).count();
+        let back = (0..period).filter(|_| picker.pick(ASK, |_| Some(0)) == Some(1)).count();
         assert!(back <= weights[1] as usize + 1, "picked {back} times of {period}");
     }
 }
 
 #[test]
 fn shards_begin_round_robin_at_different_servers() {
-    let first = |seed| Picker::new(Algorithm::RoundRobin, &[1; 8], seed).pick(|_| Some(0));
+    let first = |seed| Picker::new(Algorithm::RoundRobin, &[1; 8], seed).pick(ASK, |_| Some(0));
     assert!((1..64).any(|seed| first(seed) != first(0)));
 }
 
@@ -146,7 +147,7 @@ fn random_follows_the_weights_when_few_are_usable() {
     let mut picker = picker(Algorithm::Random, &weights);
     let mut counts = [0; 2];
     for _ in 0..4000 {
-        match picker.pick(|server| matches!(server, 10 | 990).then_some(0)) {
+        match picker.pick(ASK, |server| matches!(server, 10 | 990).then_some(0)) {
             Some(10) => counts[0] += 1,
             Some(990) => counts[1] += 1,
             other => panic!("{other:?}"),
@@ -161,7 +162,7 @@ fn p2c_never_picks_the_worst_of_distinct_loads() {
     let loads = [4, 9, 1, 7, 3];
     let mut counts = [0; 5];
     for _ in 0..50_000 {
-        counts[picker.pick(|server| Some(loads[server])).unwrap()] += 1;
+        counts[picker.pick(ASK, |server| Some(loads[server])).unwrap()] += 1;
     }
     // The r-th best of n wins when the other is worse: 2 (n - r) / (n (n - 1)).
     for (server, share) in [(2, 0.4), (4, 0.3), (0, 0.2), (3, 0.1), (1, 0.0)] {
@@ -173,13 +174,13 @@ fn p2c_never_picks_the_worst_of_distinct_loads() {
 fn p2c_compares_load_for_weight() {
     let mut picker = picker(Algorithm::P2c, &[10, 1]);
     for _ in 0..1000 {
-        assert_eq!(picker.pick(|server| Some([9, 1][server])), Some(0));
+        assert_eq!(picker.pick(ASK, |server| Some([9, 1][server])), Some(0));
     }
 }
 
 #[test]
 fn idle_pools_are_loaded_by_weight() {
-    for algorithm in [Algorithm::LeastConnections, Algorithm::Random] {
+    for algorithm in [Algorithm::LeastConnections, Algorithm::Random, Algorithm::PeakEwma] {
         let mut picker = picker(algorithm, &[4, 1]);
         assert_share(shares(&mut picker, 20_000)[0], 20_000, 0.8);
     }
@@ -192,7 +193,7 @@ fn connections_that_stay_end_up_in_proportion() {
         let mut picker = picker(algorithm, &weights);
         let mut loads = [0u32; 3];
         for _ in 0..8000 {
-            loads[picker.pick(|server| Some(loads[server])).unwrap()] += 1;
+            loads[picker.pick(ASK, |server| Some(loads[server])).unwrap()] += 1;
         }
         for (load, weight) in loads.into_iter().zip(weights) {
             assert!(load.abs_diff(weight * 1000) < 250, "{algorithm}: {loads:?}");
@@ -207,19 +208,19 @@ fn a_drained_server_is_never_picked() {
         picker.set_weights(&[0, 3]);
         assert_eq!(shares(&mut picker, 100), [0, 100]);
         picker.set_weights(&[0, 0]);
-        assert_eq!(picker.pick(|_| Some(0)), None);
+        assert_eq!(picker.pick(ASK, |_| Some(0)), None);
         picker.set_weights(&[]);
-        assert_eq!(picker.pick(|_| Some(0)), None);
+        assert_eq!(picker.pick(ASK, |_| Some(0)), None);
     }
 }
 
 #[test]
 fn ten_thousand_servers_cost_a_few_looks() {
-    for algorithm in [Algorithm::RoundRobin, Algorithm::Random, Algorithm::P2c] {
+    for algorithm in [Algorithm::RoundRobin, Algorithm::Random, Algorithm::P2c, Algorithm::PeakEwma] {
         let mut picker = picker(algorithm, &[1; 10_000]);
         let looks = Cell::new(0);
         for _ in 0..10_000 {
-            let picked = picker.pick(|server| {
+            let picked = picker.pick(ASK, |server| {
                 looks.set(looks.get() + 1);
                 (server % 10 != 0).then_some(0)
             });

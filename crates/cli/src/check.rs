@@ -18,7 +18,7 @@ pub fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         Err(error) => return Ok(report_unreadable(&name, &error, args.json)),
     };
     let (diagnostics, plan) = match fourfold_config::parse(&name, &bytes) {
-        Ok(Checked { plan, warnings }) => (warnings, Some(plan)),
+        Ok(Checked { plan, warnings, .. }) => (warnings, Some(plan)),
         Err(errors) => (errors, None),
     };
     let problems = plan.as_ref().filter(|_| args.online).map(problems_here).unwrap_or_default();
@@ -63,13 +63,10 @@ const SOURCES_TRIED_MAX: u64 = 256;
 /// What only this machine can tell: addresses that are not here, ports that are taken, names that do not resolve.
 pub fn problems_here(plan: &Plan) -> Vec<String> {
     let mut problems = sources_missing(plan);
-    for listener in &plan.listeners {
-        if let Err((_, errno)) = socket::listen_probe(&listener.bind) {
-            let error = fourfold_engine::SpawnError::Listen {
-                address: listener.bind,
-                step: fourfold_engine::Step::Bind,
-                errno,
-            };
+    for (listener, address) in plan.binds().filter_map(|(n, bind)| Some((plan.listeners.get(n)?, bind))) {
+        if let Err((_, errno)) = socket::listen_probe(&address) {
+            let step = fourfold_engine::Step::Bind;
+            let error = fourfold_engine::SpawnError::Listen { address, step, errno };
             problems.push(format!("listener \"{}\": {error}", listener.name));
         }
     }

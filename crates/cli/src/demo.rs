@@ -35,7 +35,7 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
         ..OriginConfig::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
     })?;
     let proxy = start_proxy(args, connections, origin.address())?;
-    let listen = proxy.shared.plan.listeners.first().context("no listener")?.bind;
+    let (_, listen) = proxy.shared.plan.binds().next().context("no listener")?;
     let load = tcp::start(&LoadConfig {
         sources: sources(1, connections)?,
         work: Work::Hold { verify_rate: VERIFY_RATE },

@@ -5,10 +5,9 @@ use crate::{check, foreign, logging, machine, targets};
 use anyhow::Context;
 use fourfold_base::Millis;
 use fourfold_config::{Checked, EngineChoice, Flags, LogFormat, LogLevel, Plan};
-use fourfold_engine::{Demand, Engine, Limits, Shard, ShardPlan, choose_engine, plan_shards, spawn};
-use fourfold_proxy::{Mail, Shared, TcpProxy, Totals};
+use fourfold_engine::{Demand, Engine, Limits, Listen, Shard, ShardPlan, choose_engine, plan_shards, spawn};
+use fourfold_proxy::{Mail, Proxy, Shared, Totals};
 use fourfold_sys::clock::monotonic_ms;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,7 +46,7 @@ fn read_plan(args: &RunArgs) -> anyhow::Result<Option<Plan>> {
             engine: args.engine.map(|engine| engine.as_str()),
         }),
     };
-    let Checked { mut plan, warnings } = match result {
+    let Checked { mut plan, warnings, .. } = match result {
         Ok(checked) => checked,
         Err(errors) => {
             eprint!("{}", errors.render_human());
@@ -73,7 +72,7 @@ fn read_plan(args: &RunArgs) -> anyhow::Result<Option<Plan>> {
 /// A running proxy.
 pub struct Instance {
     pub shared: Arc<Shared>,
-    pub shards: Vec<Shard<TcpProxy, Mail>>,
+    pub shards: Vec<Shard<Proxy, Mail>>,
     pub layout: ShardPlan,
 }
 
@@ -100,14 +99,17 @@ impl Instance {
             shards: plan.shards.map(|shards| shards as usize),
             accepts: 1,
             connects: 1,
-            listeners: plan.listeners.len(),
+            listeners: plan.binds().count(),
         };
         let layout = plan_shards(engine, &demand, &limits).map_err(anyhow::Error::msg)?;
         let backlog = machine::backlog();
-        let listen: Vec<(SocketAddr, u32)> = plan
-            .listeners
-            .iter()
-            .map(|listener| (listener.bind, listener.backlog.unwrap_or(backlog)))
+        let listen: Vec<Listen> = plan
+            .binds()
+            .filter_map(|(n, address)| {
+                let listener = plan.listeners.get(n)?;
+                let backlog = listener.backlog.unwrap_or(backlog);
+                Some(Listen { address, backlog })
+            })
             .collect();
         let shared = Shared::new(
             Arc::new(plan),
@@ -118,7 +120,7 @@ impl Instance {
         )?;
         shared.set_literal_targets()?;
         let now = monotonic_ms();
-        let shards = spawn(&layout, &listen, |index| TcpProxy::new(Arc::clone(&shared), index, now))?;
+        let shards = spawn(&layout, &listen, |index| Proxy::new(Arc::clone(&shared), index, now))?;
         for (state, shard) in shared.shards.iter().zip(&shards) {
             state.set_sender(shard.sender.clone());
         }
@@ -161,8 +163,9 @@ fn serve(instance: Instance) -> anyhow::Result<()> {
     for (address, space) in instance.shared.spaces() {
         tracing::info!("tuples towards {address}: {}", space.headroom().total);
     }
-    for listener in &instance.shared.plan.listeners {
-        tracing::info!(listener = %listener.name, "listening on {}", listener.bind);
+    let plan = &instance.shared.plan;
+    for (listener, bind) in plan.binds().filter_map(|(n, bind)| Some((plan.listeners.get(n)?, bind))) {
+        tracing::info!(listener = %listener.name, "listening on {bind}");
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -4,15 +4,21 @@
 //! Refuses: nothing; `None` can only mean that a check before it has a hole.
 //! Driven by: [`parse`](crate::parse) and [`from_flags`](crate::from_flags), when there is no error.
 
-use fourfold_ports::SourceSet;
+mod http;
+mod pool;
 
-use crate::keys::{Key, listener, log, pool, server, top};
-use crate::plan::{Listener, Log, LogFormat, LogLevel, Plan, Pool, Server};
+use std::collections::HashMap;
+
+use crate::keys::{Key, listener, log, proxy_protocol, top};
+use crate::plan::{Listener, Log, LogFormat, LogLevel, Mode, Plan, Pool, ProxyProtocolIn};
 use crate::section::Part;
 
+pub(crate) use http::{files, route_name, spec_of};
+
 pub(crate) fn plan(root: &Part) -> Option<Plan> {
-    let pools: Vec<Pool> = root.parts(&top::POOL).iter().map(pool_of).collect::<Option<_>>()?;
-    let listeners = root.parts(&top::LISTENER).iter().map(|part| listener_of(part, &pools));
+    let pools: Vec<Pool> = root.parts(&top::POOL).iter().map(pool::pool_of).collect::<Option<_>>()?;
+    let names: Names = pools.iter().enumerate().map(|(n, pool)| (pool.name.as_str(), n)).collect();
+    let listeners = root.parts(&top::LISTENER).iter().map(|part| listener_of(part, &names));
     Some(Plan {
         max_connections: root.count(&top::MAX_CONNECTIONS).copied(),
         shards: small(root, &top::SHARDS)?,
@@ -24,9 +30,25 @@ pub(crate) fn plan(root: &Part) -> Option<Plan> {
     })
 }
 
+/// Index of each pool.
+type Names<'a> = HashMap<&'a str, usize>;
+
 /// `Some(None)`: not written. `None`: does not fit, which its range in the table rules out.
 fn small<T: TryFrom<u64>>(part: &Part, key: &Key) -> Option<Option<T>> {
     part.count(key).map(|number| T::try_from(*number).ok()).map_or(Some(None), |number| number.map(Some))
+}
+
+/// A number that is always there.
+fn number<T: TryFrom<u64>>(part: &Part, key: &Key) -> Option<T> {
+    small(part, key)?
+}
+
+/// A table that may be left out: `Some(None)` then.
+fn optional<T>(part: &Part, key: &Key, build: impl Fn(&Part) -> Option<T>) -> Option<Option<T>> {
+    match part.parts(key).first() {
+        Some(table) => build(table).map(Some),
+        None => Some(None),
+    }
 }
 
 fn log_of(part: Option<&Part>) -> Option<Log> {
@@ -36,40 +58,33 @@ fn log_of(part: Option<&Part>) -> Option<Log> {
     Some(Log { level: part.choice(&log::LEVEL)?, format: part.choice(&log::FORMAT)? })
 }
 
-fn listener_of(part: &Part, pools: &[Pool]) -> Option<Listener> {
-    let target = part.text(&listener::POOL)?;
+fn listener_of(part: &Part, pools: &Names) -> Option<Listener> {
+    let pool = match part.text(&listener::POOL) {
+        Some(name) => Some(*pools.get(name.as_str())?),
+        None => None,
+    };
+    let mode = part.choice(&listener::MODE)?;
+    let rates = part.parts(&listener::CONNECTION_RATE).iter();
     Some(Listener {
         name: part.text(&listener::NAME)?.clone(),
-        bind: *part.bind(&listener::BIND)?,
-        mode: part.choice(&listener::MODE)?,
-        pool: pools.iter().position(|pool| pool.name == *target)?,
+        binds: part.binds(&listener::BIND)?.iter().map(|(bind, _)| *bind).collect(),
+        mode,
+        pool,
         max_connections: part.count(&listener::MAX_CONNECTIONS).copied(),
         idle_timeout_ms: *part.ms(&listener::IDLE_TIMEOUT)?,
         backlog: small(part, &listener::BACKLOG)?,
+        connection_rates: rates.map(http::connection_rate).collect::<Option<_>>()?,
+        proxy_protocol: optional(part, &listener::PROXY_PROTOCOL, proxy_protocol_of)?,
+        http: match mode {
+            Mode::Tcp => None,
+            Mode::Http => Some(Box::new(http::http_of(part, pool, pools)?)),
+        },
     })
 }
 
-fn pool_of(part: &Part) -> Option<Pool> {
-    Some(Pool {
-        name: part.text(&pool::NAME)?.clone(),
-        balance: part.choice(&pool::BALANCE)?,
-        sources: part.sources(&pool::SOURCES).cloned().unwrap_or_else(SourceSet::kernel_chosen),
-        ports: part.ports(&pool::PORTS).copied(),
-        port_mode: part.choice(&pool::PORT_MODE)?,
-        connect_timeout_ms: *part.ms(&pool::CONNECT_TIMEOUT)?,
-        connect_attempts: small(part, &pool::CONNECT_ATTEMPTS)??,
-        queue_timeout_ms: *part.ms(&pool::QUEUE_TIMEOUT)?,
-        queue_max: small(part, &pool::QUEUE_MAX)?,
-        retry_backoff_ms: *part.ms(&pool::RETRY_BACKOFF)?,
-        retry_backoff_max_ms: *part.ms(&pool::RETRY_BACKOFF_MAX)?,
-        servers: part.parts(&pool::SERVER).iter().map(server_of).collect::<Option<_>>()?,
-    })
-}
-
-fn server_of(part: &Part) -> Option<Server> {
-    Some(Server {
-        address: part.server(&server::ADDRESS)?.clone(),
-        weight: small(part, &server::WEIGHT)??,
-        max_connections: small(part, &server::MAX_CONNECTIONS)?,
+fn proxy_protocol_of(part: &Part) -> Option<ProxyProtocolIn> {
+    Some(ProxyProtocolIn {
+        trust: part.cidrs(&proxy_protocol::TRUST)?.clone(),
+        required: *part.bool(&proxy_protocol::REQUIRED)?,
     })
 }

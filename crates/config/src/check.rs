@@ -5,13 +5,17 @@
 //! Driven by: [`parse`](crate::parse) and [`from_flags`](crate::from_flags), after the sections were
 //! read. Values that were wrong by themselves are absent here and are skipped, not reported twice.
 
+mod http;
+mod routes;
+mod servers;
+
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use fourfold_ports::Family;
 
-use crate::diagnostic::{Code, Diagnostic, Diagnostics};
-use crate::keys::{Key, listener, pool, server, top};
+use crate::diagnostic::{Code, Diagnostic, Diagnostics, Place};
+use crate::keys::{Key, listener, mirror, pool, route, server, split, top};
 use crate::plan::{HostPort, PortMode};
 use crate::section::Part;
 use crate::spaces::{self, SpaceView};
@@ -32,7 +36,10 @@ pub(crate) fn check(root: &Part, found: &mut Diagnostics) {
         weights(pool, found);
         backoff(pool, found);
         early_ports(pool, found);
+        servers::check(pool, found);
     }
+    listeners.iter().for_each(|listener| http::check(listener, found));
+    http::pools_in_use(listeners, pools, found);
     loops(listeners, pools, found);
     tuples(pools, found);
 }
@@ -55,35 +62,48 @@ fn duplicate_names(noun: &str, parts: &[Part], key: &Key, found: &mut Diagnostic
     }
 }
 
+/// A place that names a pool.
+struct Reference<'a> {
+    part: &'a Part,
+    key: &'static Key,
+    /// `listener "edge"`, or the route in it.
+    owner: String,
+}
+
+impl Reference<'_> {
+    fn name(&self) -> Option<&str> {
+        self.part.text(self.key).map(String::as_str)
+    }
+}
+
+/// Everywhere that a listener names a pool, its routes included.
+fn references(part: &Part) -> Vec<Reference<'_>> {
+    let owner = label("listener", part, &listener::NAME);
+    let mut found = vec![Reference { part, key: &listener::POOL, owner: owner.clone() }];
+    for (n, one) in part.parts(&listener::ROUTE).iter().enumerate() {
+        let owner = format!("route {} of {owner}", quote(&crate::build::route_name(n, one)));
+        let mut push = |part, key| found.push(Reference { part, key, owner: owner.clone() });
+        push(one, &route::POOL);
+        one.parts(&route::SPLIT).iter().for_each(|table| push(table, &split::POOL));
+        one.parts(&route::MIRROR).iter().for_each(|table| push(table, &mirror::POOL));
+    }
+    found.retain(|reference| reference.name().is_some());
+    found
+}
+
 fn pool_references(listeners: &[Part], pools: &[Part], found: &mut Diagnostics) {
     let names: HashSet<&str> =
         pools.iter().filter_map(|part| part.text(&pool::NAME)).map(String::as_str).collect();
     let mut used = HashSet::new();
     let mut unknown = false;
-    for part in listeners {
-        let Some(name) = part.text(&listener::POOL) else { continue };
+    for reference in listeners.iter().flat_map(references) {
+        let Some(name) = reference.part.text(reference.key) else { continue };
         used.insert(name.as_str());
         // Without any pool, that there is none has been said.
-        if names.contains(name.as_str()) || pools.is_empty() {
-            continue;
+        if !names.contains(name.as_str()) && !pools.is_empty() {
+            unknown = true;
+            found.push(unknown_pool(&reference, name, &names));
         }
-        unknown = true;
-        let message = format!(
-            "{} names pool {}, which does not exist",
-            label("listener", part, &listener::NAME),
-            quote(name)
-        );
-        let place = part.place_of(&listener::POOL);
-        let error = Diagnostic::error(Code::UnknownPool, place, part.path_of(&listener::POOL), message);
-        let mut sorted: Vec<&str> = names.iter().copied().collect();
-        sorted.sort_unstable();
-        found.push(error.help(match nearest(name, sorted.iter().copied()) {
-            Some(near) => format!("did you mean {}?", quote(near)),
-            None => format!(
-                "pools: {}",
-                sorted.iter().take(8).map(|name| quote(name)).collect::<Vec<_>>().join(", ")
-            ),
-        }));
     }
     for part in pools {
         if let Some(name) = part.text(&pool::NAME)
@@ -98,46 +118,65 @@ fn pool_references(listeners: &[Part], pools: &[Part], found: &mut Diagnostics) 
     }
 }
 
+fn unknown_pool(reference: &Reference<'_>, name: &str, names: &HashSet<&str>) -> Diagnostic {
+    let message = format!("{} names pool {}, which does not exist", reference.owner, quote(name));
+    let (place, path) = (reference.part.place_of(reference.key), reference.part.path_of(reference.key));
+    let mut sorted: Vec<&str> = names.iter().copied().collect();
+    sorted.sort_unstable();
+    Diagnostic::error(Code::UnknownPool, place, path, message).help(
+        match nearest(name, sorted.iter().copied()) {
+            Some(near) => format!("did you mean {}?", quote(near)),
+            None => {
+                let shown: Vec<String> = sorted.iter().take(8).map(|name| quote(name)).collect();
+                format!("pools: {}", shown.join(", "))
+            }
+        },
+    )
+}
+
 /// An address can be listened on once, and `0.0.0.0` takes the port on every IPv4 address (`[::]` on
 /// every IPv6 address).
 fn binds(listeners: &[Part], found: &mut Diagnostics) {
-    let mut exact: HashMap<SocketAddr, &Part> = HashMap::new();
-    let mut wildcard: HashMap<(Family, u16), &Part> = HashMap::new();
-    let mut any: HashMap<(Family, u16), &Part> = HashMap::new();
-    for part in listeners {
-        let Some(&bind) = part.bind(&listener::BIND) else { continue };
+    let mut exact: HashMap<SocketAddr, (&Part, SocketAddr)> = HashMap::new();
+    let mut wildcard: HashMap<(Family, u16), (&Part, SocketAddr)> = HashMap::new();
+    let mut any: HashMap<(Family, u16), (&Part, SocketAddr)> = HashMap::new();
+    for (part, bind, place) in listeners.iter().flat_map(binds_of) {
         let group = (Family::of(bind.ip()), bind.port());
         let everywhere = bind.ip().is_unspecified();
         let other = exact
             .get(&bind)
             .or_else(|| wildcard.get(&group))
             .or_else(|| any.get(&group).filter(|_| everywhere));
-        if let Some(other) = other {
-            found.push(bind_conflict(part, bind, other));
+        if let Some((other, taken)) = other {
+            found.push(bind_conflict(part, bind, place, other, *taken));
         }
-        exact.entry(bind).or_insert(part);
-        any.entry(group).or_insert(part);
+        exact.entry(bind).or_insert((part, bind));
+        any.entry(group).or_insert((part, bind));
         if everywhere {
-            wildcard.entry(group).or_insert(part);
+            wildcard.entry(group).or_insert((part, bind));
         }
     }
 }
 
-fn bind_conflict(part: &Part, bind: SocketAddr, other: &Part) -> Diagnostic {
-    let taken = other.bind(&listener::BIND).copied().unwrap_or(bind);
+fn binds_of(part: &Part) -> impl Iterator<Item = (&Part, SocketAddr, &Place)> {
+    part.binds(&listener::BIND).into_iter().flatten().map(move |(bind, place)| (part, *bind, place))
+}
+
+fn bind_conflict(
+    part: &Part,
+    bind: SocketAddr,
+    place: &Place,
+    other: &Part,
+    taken: SocketAddr,
+) -> Diagnostic {
     let owner = label("listener", other, &listener::NAME);
     let message = if taken == bind {
         format!("{bind} is already listened on by {owner}")
     } else {
         format!("{bind} collides with {taken} of {owner}: {} covers every address", wider(bind, taken))
     };
-    Diagnostic::error(
-        Code::DuplicateBind,
-        part.place_of(&listener::BIND),
-        part.path_of(&listener::BIND),
-        message,
-    )
-    .help("give each listener its own port, or name the addresses one by one")
+    Diagnostic::error(Code::DuplicateBind, place, part.path_of(&listener::BIND), message)
+        .help("give each listener its own port, or name the addresses one by one")
 }
 
 fn wider(a: SocketAddr, b: SocketAddr) -> IpAddr {
@@ -269,13 +308,13 @@ fn loops(listeners: &[Part], pools: &[Part], found: &mut Diagnostics) {
     let by_name: HashMap<&str, &Part> =
         pools.iter().filter_map(|part| Some((part.text(&pool::NAME)?.as_str(), part))).collect();
     for part in listeners {
-        let (Some(&bind), Some(name)) = (part.bind(&listener::BIND), part.text(&listener::POOL)) else {
-            continue;
-        };
-        let servers = by_name.get(name.as_str()).map_or(&[][..], |target| target.parts(&pool::SERVER));
-        for one in servers {
+        // A pool that several routes use is looked at once.
+        let names: HashSet<String> =
+            references(part).iter().filter_map(|one| one.name().map(str::to_owned)).collect();
+        let targets = names.iter().filter_map(|name| by_name.get(name.as_str()));
+        for one in targets.flat_map(|target| target.parts(&pool::SERVER)) {
             if let Some(HostPort::Ip(addr)) = one.server(&server::ADDRESS)
-                && reaches(*addr, bind)
+                && binds_of(part).any(|(_, bind, _)| reaches(*addr, bind))
             {
                 let owner = label("listener", part, &listener::NAME);
                 let message =

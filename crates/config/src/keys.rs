@@ -7,12 +7,20 @@
 
 use fourfold_balance::Algorithm;
 
+use crate::form::Form;
+use crate::plan::http::{AccessFormat, ErrorFormat, Forwarded, ServerHeader};
+use crate::plan::pool::{ProxyProtocol, SameSite};
 use crate::plan::{EngineChoice, LogFormat, LogLevel, Mode, PortMode};
+use fourfold_http::path::{EncodedSlashes, Slashes};
 
 pub(crate) const LISTENERS_MAX: usize = 1_024;
 pub(crate) const POOLS_MAX: usize = 1_024;
 pub(crate) const SERVERS_PER_POOL_MAX: usize = 4_096;
 pub(crate) const SOURCES_PER_POOL_MAX: usize = 1_024;
+pub(crate) const BINDS_MAX: usize = 64;
+pub(crate) const CIDRS_MAX: usize = 4_096;
+/// Entries of a table with keys of the user's.
+pub(crate) const PAIRS_MAX: usize = 64;
 /// A hundred million connections need 400 GB in the kernel alone; more is a slip of the finger.
 pub(crate) const CONNECTIONS_MAX: u64 = 100_000_000;
 /// Longer than any connection is meant to live, and far from overflow when added to a clock.
@@ -22,39 +30,52 @@ const SECOND_MS: u64 = 1_000;
 const HOUR_MS: u64 = 3_600 * SECOND_MS;
 const DAY_MS: u64 = 24 * HOUR_MS;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Section {
-    Top,
-    Log,
-    Listener,
-    Pool,
-    Server,
+macro_rules! sections {
+    ($($name:ident = $module:ident, $header:literal;)*) => {
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Section { $($name,)* }
+
+        impl Section {
+            pub(crate) const ALL: &'static [Section] = &[$(Section::$name,)*];
+
+            pub(crate) fn keys(self) -> &'static [&'static Key] {
+                match self { $(Section::$name => $module::KEYS,)* }
+            }
+
+            /// The section's header in TOML.
+            pub(crate) fn header(self) -> &'static str {
+                match self { $(Section::$name => $header,)* }
+            }
+        }
+    };
 }
 
-impl Section {
-    pub(crate) const ALL: [Section; 5] =
-        [Section::Top, Section::Log, Section::Listener, Section::Pool, Section::Server];
-
-    pub(crate) fn keys(self) -> &'static [&'static Key] {
-        match self {
-            Section::Top => top::KEYS,
-            Section::Log => log::KEYS,
-            Section::Listener => listener::KEYS,
-            Section::Pool => pool::KEYS,
-            Section::Server => server::KEYS,
-        }
-    }
-
-    /// The section's header in TOML.
-    pub(crate) fn header(self) -> &'static str {
-        match self {
-            Section::Top => "at the top of the file",
-            Section::Log => "[log]",
-            Section::Listener => "[[listener]]",
-            Section::Pool => "[[pool]]",
-            Section::Server => "[[pool.server]]",
-        }
-    }
+sections! {
+    Top = top, "at the top of the file";
+    Log = log, "[log]";
+    Listener = listener, "[[listener]]";
+    ProxyProtocol = proxy_protocol, "[listener.proxy_protocol]";
+    ConnectionRate = connection_rate, "[[listener.connection_rate]]";
+    RequestRate = request_rate, "[[listener.request_rate]]";
+    AccessLog = access_log, "[listener.access_log]";
+    ErrorPage = error_page, "[[listener.error_page]]";
+    Route = route, "[[listener.route]]";
+    Header = header, "[[listener.route.header]]";
+    Query = query, "[[listener.route.query]]";
+    Split = split, "[[listener.route.split]]";
+    Redirect = redirect, "[listener.route.redirect]";
+    Respond = respond, "[listener.route.respond]";
+    Rewrite = rewrite, "[listener.route.rewrite]";
+    RequestHeaders = request_headers, "[listener.route.request_headers]";
+    ResponseHeaders = response_headers, "[listener.route.response_headers]";
+    Mirror = mirror, "[listener.route.mirror]";
+    Pool = pool, "[[pool]]";
+    Sticky = sticky, "[pool.sticky]";
+    Aperture = aperture, "[pool.aperture]";
+    Health = health, "[pool.health]";
+    Outlier = outlier, "[pool.outlier]";
+    Breaker = breaker, "[pool.breaker]";
+    Server = server, "[[pool.server]]";
 }
 
 /// A key of the configuration.
@@ -63,9 +84,17 @@ pub(crate) struct Key {
     pub name: &'static str,
     pub kind: Kind,
     pub default: Default,
+    pub modes: Modes,
     /// The version that first had it.
     pub since: &'static str,
     pub doc: &'static str,
+}
+
+/// The modes of a listener in which a key means something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Modes {
+    Any,
+    Only(Mode),
 }
 
 #[derive(Debug)]
@@ -102,8 +131,30 @@ pub(crate) enum Kind {
     },
     Name,
     PoolName,
-    Bind,
+    /// One address or a list of them.
+    Binds,
     Server,
+    Bool,
+    Bytes {
+        min: u64,
+        max: u64,
+    },
+    Percent {
+        min: u64,
+        max: u64,
+    },
+    Text(&'static Form),
+    /// One text or a list of them.
+    Texts {
+        form: &'static Form,
+        max: usize,
+    },
+    /// A table with keys of the user's.
+    Pairs {
+        name: &'static Form,
+        value: &'static Form,
+    },
+    Cidrs,
     Sources,
     Ports,
     Table(Section),
@@ -144,13 +195,13 @@ impl Choices for LogFormat {
 }
 
 impl Choices for Mode {
-    const ALL: &'static [(&'static str, Self)] = &[("tcp", Mode::Tcp)];
+    const ALL: &'static [(&'static str, Self)] = &[("tcp", Mode::Tcp), ("http", Mode::Http)];
 }
 
 /// The names are `fourfold-balance`'s; an algorithm added there fails to compile here until it is listed.
-const ALGORITHMS: [(&str, Algorithm); 4] = {
-    let [a, b, c, d] = Algorithm::ALL;
-    [(a.name(), a), (b.name(), b), (c.name(), c), (d.name(), d)]
+const ALGORITHMS: [(&str, Algorithm); 7] = {
+    let [a, b, c, d, e, f, g] = Algorithm::ALL;
+    [(a.name(), a), (b.name(), b), (c.name(), c), (d.name(), d), (e.name(), e), (f.name(), f), (g.name(), g)]
 };
 
 impl Choices for Algorithm {
@@ -162,6 +213,57 @@ impl Choices for PortMode {
         &[("auto", PortMode::Auto), ("late", PortMode::Late), ("early", PortMode::Early)];
 }
 
+impl Choices for Slashes {
+    const ALL: &'static [(&'static str, Self)] =
+        &[("merge", Slashes::Merge), ("keep", Slashes::Keep), ("reject", Slashes::Reject)];
+}
+
+impl Choices for EncodedSlashes {
+    const ALL: &'static [(&'static str, Self)] =
+        &[("keep", EncodedSlashes::Keep), ("reject", EncodedSlashes::Reject)];
+}
+
+impl Choices for Forwarded {
+    const ALL: &'static [(&'static str, Self)] = &[
+        ("x", Forwarded::X),
+        ("rfc7239", Forwarded::Rfc7239),
+        ("both", Forwarded::Both),
+        ("off", Forwarded::Off),
+    ];
+}
+
+impl Choices for ServerHeader {
+    const ALL: &'static [(&'static str, Self)] = &[
+        ("pass", ServerHeader::Pass),
+        ("remove", ServerHeader::Remove),
+        ("overwrite", ServerHeader::Overwrite),
+    ];
+}
+
+impl Choices for ErrorFormat {
+    const ALL: &'static [(&'static str, Self)] = &[
+        ("auto", ErrorFormat::Auto),
+        ("html", ErrorFormat::Html),
+        ("json", ErrorFormat::Json),
+        ("text", ErrorFormat::Text),
+    ];
+}
+
+impl Choices for AccessFormat {
+    const ALL: &'static [(&'static str, Self)] =
+        &[("json", AccessFormat::Json), ("combined", AccessFormat::Combined)];
+}
+
+impl Choices for SameSite {
+    const ALL: &'static [(&'static str, Self)] =
+        &[("lax", SameSite::Lax), ("strict", SameSite::Strict), ("none", SameSite::None)];
+}
+
+impl Choices for Option<ProxyProtocol> {
+    const ALL: &'static [(&'static str, Self)] =
+        &[("off", None), ("v1", Some(ProxyProtocol::V1)), ("v2", Some(ProxyProtocol::V2))];
+}
+
 const fn choice<T: Choices>(later: &'static [&'static str]) -> Kind {
     Kind::Choice { now: T::names, later }
 }
@@ -170,16 +272,50 @@ const fn duration(min_ms: u64) -> Kind {
     Kind::Duration { min_ms, max_ms: DURATION_MS_MAX }
 }
 
+const fn bytes(min: u64, max: u64) -> Kind {
+    Kind::Bytes { min, max }
+}
+
+macro_rules! modes {
+    () => {
+        Modes::Any
+    };
+    (http) => {
+        Modes::Only(Mode::Http)
+    };
+    (tcp) => {
+        Modes::Only(Mode::Tcp)
+    };
+}
+
+/// `#[http]` or `#[tcp]` above a key: it means something in that mode only.
 macro_rules! section {
-    ($module:ident { $($id:ident = $name:literal, $kind:expr, $default:expr, $since:literal, $doc:literal;)* }) => {
+    ($module:ident { $($(#[$mode:ident])? $id:ident = $name:literal, $kind:expr, $default:expr, $since:literal, $doc:literal;)* }) => {
         pub(crate) mod $module {
             use super::*;
-            $(pub(crate) static $id: Key =
-                Key { name: $name, kind: $kind, default: $default, since: $since, doc: $doc };)*
+            $(pub(crate) static $id: Key = Key {
+                name: $name,
+                kind: $kind,
+                default: $default,
+                modes: modes!($($mode)?),
+                since: $since,
+                doc: $doc,
+            };)*
             pub(crate) static KEYS: &[&Key] = &[$(&$id),*];
         }
     };
 }
+
+#[path = "keys/listener.rs"]
+mod of_listener;
+#[path = "keys/pool.rs"]
+mod of_pool;
+#[path = "keys/route.rs"]
+mod of_route;
+
+pub(crate) use of_listener::*;
+pub(crate) use of_pool::*;
+pub(crate) use of_route::*;
 
 section! { top {
     MAX_CONNECTIONS = "max_connections",
@@ -225,107 +361,4 @@ section! { log {
         choice::<LogFormat>(&[]),
         Default::Text("human"), "0.1",
         "Lines for people, or one JSON object per line.";
-} }
-
-section! { listener {
-    NAME = "name",
-        Kind::Name,
-        Default::Required, "0.1",
-        "Unique among listeners; appears in logs and counters.";
-    BIND = "bind",
-        Kind::Bind,
-        Default::Required, "0.1",
-        "Address of this machine and port. Host names are refused.";
-    MODE = "mode",
-        choice::<Mode>(&["http"]),
-        Default::Text("tcp"), "0.1",
-        "What is spoken: `tcp` passes bytes on as they come.";
-    POOL = "pool",
-        Kind::PoolName,
-        Default::Required, "0.1",
-        "The pool that connections go to.";
-    MAX_CONNECTIONS = "max_connections",
-        Kind::Count { min: 1, max: CONNECTIONS_MAX, unit: "connections" },
-        Default::Derived("only the global limit applies"), "0.1",
-        "Connections through this listener.";
-    IDLE_TIMEOUT = "idle_timeout",
-        duration(0),
-        Default::Text("1h"), "0.1",
-        "A connection without a byte in either direction for this long is closed. `0s`: never. Push and chat \
-         clients send something every few minutes; a whole silent hour means that the peer is gone.";
-    BACKLOG = "backlog",
-        Kind::Count { min: 1, max: 1 << 24, unit: "connections" },
-        Default::Derived("the machine's `net.core.somaxconn`"), "0.1",
-        "Connections that the kernel holds until they are accepted. The kernel cuts it to `somaxconn`.";
-    ROUTE = "route",
-        Kind::Later,
-        Default::Derived("none"), "",
-        "Pools by host and path.";
-} }
-
-section! { pool {
-    NAME = "name",
-        Kind::Name,
-        Default::Required, "0.1",
-        "Unique among pools; listeners refer to it.";
-    BALANCE = "balance",
-        choice::<Algorithm>(&["peak-ewma", "ring-hash", "maglev"]),
-        Default::Text("p2c"), "0.1",
-        "How a server is picked. `p2c` takes the less loaded of two random ones.";
-    SOURCES = "sources",
-        Kind::Sources,
-        Default::Derived("the one address that the kernel's routing picks"), "0.1",
-        "Local addresses to connect from. Each adds its ports once more for every server.";
-    PORTS = "ports",
-        Kind::Ports,
-        Default::Derived("the machine's `net.ipv4.ip_local_port_range`"), "0.1",
-        "Local ports to connect from, on every source.";
-    PORT_MODE = "port_mode",
-        choice::<PortMode>(&[]),
-        Default::Text("auto"), "0.1",
-        "How a port is pinned: `late` (Linux 6.3, ports inside `ip_local_port_range`), `early` (any other port), \
-         or what fits.";
-    CONNECT_TIMEOUT = "connect_timeout",
-        duration(1),
-        Default::Text("5s"), "0.1",
-        "How long one attempt to connect may take.";
-    CONNECT_ATTEMPTS = "connect_attempts",
-        Kind::Count { min: 1, max: 16, unit: "attempts" },
-        Default::Text("3"), "0.1",
-        "Paths (source and server) that are tried before a client is given up.";
-    QUEUE_TIMEOUT = "queue_timeout",
-        duration(0),
-        Default::Text("5s"), "0.1",
-        "How long a client waits when four-tuples or servers are short. `0s`: not at all.";
-    QUEUE_MAX = "queue_max",
-        Kind::Count { min: 0, max: CONNECTIONS_MAX, unit: "connections" },
-        Default::Derived("from `max_connections`"), "0.1",
-        "Clients that may wait at once. `0`: none.";
-    RETRY_BACKOFF = "retry_backoff",
-        duration(1),
-        Default::Text("100ms"), "0.1",
-        "How long a server that refused or hung is left alone at first; doubles with every failure.";
-    RETRY_BACKOFF_MAX = "retry_backoff_max",
-        duration(1),
-        Default::Text("10s"), "0.1",
-        "What that doubles up to.";
-    SERVER = "server",
-        Kind::Tables { section: Section::Server, max: SERVERS_PER_POOL_MAX },
-        Default::Required, "0.1",
-        "The servers of the pool, at least one.";
-} }
-
-section! { server {
-    ADDRESS = "address",
-        Kind::Server,
-        Default::Required, "0.1",
-        "Where the server is. A name that does not resolve makes the server down, not the configuration wrong.";
-    WEIGHT = "weight",
-        Kind::Count { min: 0, max: 65_535, unit: "shares" },
-        Default::Text("1"), "0.1",
-        "Share of new connections relative to the other servers. `0`: none.";
-    MAX_CONNECTIONS = "max_connections",
-        Kind::Count { min: 1, max: CONNECTIONS_MAX, unit: "connections" },
-        Default::Derived("no limit"), "0.1",
-        "Connections to this server; more wait in the pool's queue.";
 } }

@@ -19,7 +19,7 @@
 //! address = "10.0.1.1:9000"
 //! "#;
 //! let checked = fourfold_config::parse("fourfold.toml", text.as_bytes()).unwrap();
-//! assert_eq!(checked.plan.listeners[0].bind.port(), 8080);
+//! assert_eq!(checked.plan.listeners[0].binds[0].port(), 8080);
 //!
 //! let found = fourfold_config::parse("fourfold.toml", b"max_conections = 5").unwrap_err();
 //! assert!(found.render_human().starts_with("fourfold.toml:1:1: error: unknown key \"max_conections\""));
@@ -31,6 +31,7 @@ mod check;
 mod diagnostic;
 mod document;
 mod flags;
+mod form;
 mod keys;
 mod plan;
 mod reference;
@@ -46,15 +47,20 @@ pub use flags::{FLAGS_POOL_NAME, Flags, from_flags};
 pub use fourfold_balance::Algorithm;
 pub use fourfold_ports::{PortSpan, SourceSet};
 pub use plan::{
-    EngineChoice, HostPort, Listener, Log, LogFormat, LogLevel, Mode, Plan, Pool, PortMode, Server,
+    EngineChoice, HostPort, Listener, Log, LogFormat, LogLevel, Mode, Plan, Pool, PortMode, ProxyProtocolIn,
+    Server, http, pool, template,
 };
 pub use reference::{json_schema, key_reference};
-pub use value::{ValueError, parse_count, parse_duration_ms};
+pub use value::{ValueError, parse_bytes, parse_count, parse_duration_ms};
+
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use diagnostic::Place;
 use document::Entry;
 use keys::Section;
 use section::Reader;
+use value::quote;
 
 /// A file larger than this is no configuration. The program need not read more than one byte beyond.
 pub const CONFIG_BYTES_MAX: usize = 4 << 20;
@@ -65,6 +71,59 @@ pub struct Checked {
     pub plan: Plan,
     /// Never contains an error.
     pub warnings: Diagnostics,
+    files: Vec<FileUse>,
+}
+
+/// A file that the configuration names.
+#[derive(Clone, Debug)]
+struct FileUse {
+    file: String,
+    key: String,
+    place: Place,
+}
+
+/// Error pages and fixed responses are held in memory.
+pub const FILE_BYTES_MAX: usize = 64 << 10;
+
+impl Checked {
+    /// Files that error pages and fixed responses name, as written.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        self.files.iter().map(|one| one.file.as_str())
+    }
+
+    /// Puts the contents of [`Checked::files`] into the plan. `read` need not read more than one byte beyond
+    /// [`FILE_BYTES_MAX`]; why it could not read a file becomes an error with the file's place in the
+    /// configuration.
+    pub fn load_files(
+        mut self,
+        mut read: impl FnMut(&str) -> Result<Vec<u8>, String>,
+    ) -> Result<Checked, Diagnostics> {
+        let mut contents: HashMap<&str, Arc<[u8]>> = HashMap::new();
+        let mut found = self.warnings.clone();
+        for one in &self.files {
+            match read(&one.file) {
+                Ok(bytes) if bytes.len() <= FILE_BYTES_MAX => {
+                    contents.insert(&one.file, Arc::from(bytes));
+                }
+                Ok(_) => found.push(one.error(&format!("it is larger than {} KiB", FILE_BYTES_MAX >> 10))),
+                Err(why) => found.push(one.error(&why)),
+            }
+        }
+        for content in self.plan.contents_mut() {
+            if let Some(bytes) = content.file.as_deref().and_then(|file| contents.get(file)) {
+                content.bytes = bytes.clone();
+            }
+        }
+        if found.has_errors() { Err(found.finish()) } else { Ok(self) }
+    }
+}
+
+impl FileUse {
+    fn error(&self, why: &str) -> Diagnostic {
+        let message = format!("cannot use the file {}: {why}", quote(&self.file));
+        Diagnostic::error(Code::Unreadable, &self.place, self.key.clone(), message)
+            .help("files are looked for from the configuration's folder, unless their name begins with a /")
+    }
 }
 
 /// Parses and validates; `file` is only for messages.
@@ -113,7 +172,7 @@ fn finish(entries: &[Entry], partial: bool, mut found: Diagnostics) -> Result<Ch
         return Err(found.finish());
     }
     match build::plan(&root) {
-        Some(plan) => Ok(Checked { plan, warnings: found.finish() }),
+        Some(plan) => Ok(Checked { plan, warnings: found.finish(), files: build::files(&root) }),
         None => {
             let message = "the configuration was found right, yet no plan came of it; please report this";
             found.push(Diagnostic::error(Code::Internal, &Place::Whole, "", message));

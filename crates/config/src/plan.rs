@@ -5,14 +5,22 @@
 //! What only the machine can tell (is the address here, is the port free) is the program's to check.
 //! Driven by: [`parse`](crate::parse) and [`from_flags`](crate::from_flags) build it, nothing alters it.
 
+pub mod http;
+pub mod pool;
+pub mod template;
+
 use std::fmt;
 use std::net::SocketAddr;
 
 use fourfold_balance::Algorithm;
+use fourfold_l4::Cidrs;
 use fourfold_ports::{PortSpan, SourceSet};
 
+use http::{Action, Content, Http, RateLimit};
+use pool::{Aperture, HashKey, Health, PoolHttp, ProxyProtocol, StickyCookie};
+
 /// A whole configuration, validated.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// Connections over all listeners; `None`: as many as the machine's limits allow.
     pub max_connections: Option<u64>,
@@ -24,6 +32,38 @@ pub struct Plan {
     pub log: Log,
     pub listeners: Vec<Listener>,
     pub pools: Vec<Pool>,
+}
+
+impl Plan {
+    /// Every address that is listened on, with the index of its listener, in their order.
+    pub fn binds(&self) -> impl Iterator<Item = (usize, SocketAddr)> + '_ {
+        let of = |(n, listener): (usize, &Listener)| {
+            listener.binds.iter().map(move |bind| (n, *bind)).collect::<Vec<_>>()
+        };
+        self.listeners.iter().enumerate().flat_map(of)
+    }
+
+    /// The listener whose address stands at `socket` in [`Plan::binds`].
+    #[must_use]
+    pub fn listener_of(&self, socket: usize) -> Option<usize> {
+        let mut before = 0;
+        self.listeners.iter().position(|listener| {
+            before += listener.binds.len();
+            socket < before
+        })
+    }
+
+    /// What comes from files.
+    pub(crate) fn contents_mut(&mut self) -> impl Iterator<Item = &mut Content> {
+        self.listeners.iter_mut().filter_map(|one| one.http.as_mut()).flat_map(|http| {
+            let Http { error_pages, routes, .. } = &mut **http;
+            let responses = routes.actions_mut().filter_map(|action| match action {
+                Action::Respond { content, .. } => Some(content),
+                Action::Pool(_) | Action::Split(_) | Action::Redirect { .. } => None,
+            });
+            error_pages.iter_mut().map(|page| &mut page.content).chain(responses)
+        })
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,25 +108,67 @@ pub enum LogFormat {
     Json,
 }
 
-/// One listening address and where its connections go.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A service: one or several listening addresses, and where what comes in goes.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
     pub name: String,
-    pub bind: SocketAddr,
+    /// Never empty.
+    pub binds: Vec<SocketAddr>,
     pub mode: Mode,
-    /// Index into [`Plan::pools`].
-    pub pool: usize,
+    /// Index into [`Plan::pools`]. Always there in tcp mode; in http mode it is the last of the routes.
+    pub pool: Option<usize>,
     /// `None`: only the global limit applies.
     pub max_connections: Option<u64>,
-    /// A connection without a byte in either direction for this long is closed; 0: never.
+    /// A tcp connection without a byte in either direction for this long is closed; 0: never.
     pub idle_timeout_ms: u64,
     /// `None`: the machine's `somaxconn`.
     pub backlog: Option<u32>,
+    /// New connections; every one of them must have room. Keys are never fields.
+    pub connection_rates: Vec<RateLimit>,
+    pub proxy_protocol: Option<ProxyProtocolIn>,
+    /// There in http mode, and only there.
+    pub http: Option<Box<Http>>,
+}
+
+impl Listener {
+    /// In tcp mode, with the defaults.
+    #[must_use]
+    pub fn tcp(name: &str, bind: SocketAddr, pool: usize) -> Listener {
+        Listener {
+            name: name.to_owned(),
+            binds: vec![bind],
+            mode: Mode::Tcp,
+            pool: Some(pool),
+            max_connections: None,
+            idle_timeout_ms: 3_600_000,
+            backlog: None,
+            connection_rates: Vec::new(),
+            proxy_protocol: None,
+            http: None,
+        }
+    }
+
+    /// In http mode, with the defaults and everything going to one pool.
+    #[must_use]
+    pub fn http(name: &str, bind: SocketAddr, pool: usize) -> Listener {
+        let http = Some(Box::new(Http::to_pool(pool)));
+        Listener { mode: Mode::Http, http, ..Listener::tcp(name, bind, pool) }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     Tcp,
+    Http,
+}
+
+/// PROXY protocol from clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxyProtocolIn {
+    /// A header from these is believed; what others send is data.
+    pub trust: Cidrs,
+    /// One of these without a header is refused.
+    pub required: bool,
 }
 
 /// Servers that can stand in for each other, and the four-tuples that may be used to reach them.
@@ -109,8 +191,48 @@ pub struct Pool {
     /// How long a server that refused or hung is left alone, at first; doubles up to the maximum.
     pub retry_backoff_ms: u64,
     pub retry_backoff_max_ms: u64,
+    pub hash_key: HashKey,
+    pub sticky: Option<StickyCookie>,
+    pub health: Health,
+    /// How long a server's share grows after it came up; 0: it has all of it at once.
+    pub slow_start_ms: u64,
+    /// Where this Fourfold is; servers of the same zone are preferred.
+    pub zone: Option<String>,
+    pub aperture: Option<Aperture>,
+    /// Every connection to a server begins with who the client is.
+    pub proxy_protocol: Option<ProxyProtocol>,
+    pub http: PoolHttp,
     /// Never empty.
     pub servers: Vec<Server>,
+}
+
+impl Pool {
+    /// With the defaults.
+    #[must_use]
+    pub fn new(name: &str, servers: Vec<Server>) -> Pool {
+        Pool {
+            name: name.to_owned(),
+            balance: Algorithm::P2c,
+            sources: SourceSet::kernel_chosen(),
+            ports: None,
+            port_mode: PortMode::Auto,
+            connect_timeout_ms: 5_000,
+            connect_attempts: 3,
+            queue_timeout_ms: 5_000,
+            queue_max: None,
+            retry_backoff_ms: 100,
+            retry_backoff_max_ms: 10_000,
+            hash_key: HashKey::Address,
+            sticky: None,
+            health: Health::default(),
+            slow_start_ms: 0,
+            zone: None,
+            aperture: None,
+            proxy_protocol: None,
+            http: PoolHttp::default(),
+            servers,
+        }
+    }
 }
 
 /// How a port is pinned; see [`fourfold_ports`].
@@ -128,6 +250,17 @@ pub struct Server {
     /// 0: takes no new connections.
     pub weight: u16,
     pub max_connections: Option<u32>,
+    /// Requests in flight; more wait.
+    pub max_requests: Option<u32>,
+    pub zone: Option<String>,
+}
+
+impl Server {
+    /// With the defaults.
+    #[must_use]
+    pub fn new(address: HostPort) -> Server {
+        Server { address, weight: 1, max_connections: None, max_requests: None, zone: None }
+    }
 }
 
 /// Where a server is: an address, or a name to be resolved by the program.

@@ -8,10 +8,15 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value, json};
 
-use crate::keys::{Default, Key, Kind, SOURCES_PER_POOL_MAX, Section};
-use crate::value::{NAME_CHARS_MAX, show_count, show_duration};
+use crate::form::Form;
+use crate::keys::{
+    BINDS_MAX, CIDRS_MAX, Default, Key, Kind, Modes, PAIRS_MAX, SOURCES_PER_POOL_MAX, Section,
+};
+use crate::plan::Mode;
+use crate::value::{NAME_CHARS_MAX, show_bytes, show_count, show_duration};
 
 const COUNT_PATTERN: &str = "^[0-9]+(_[0-9]+)*[kKMG]?$";
+const BYTES_PATTERN: &str = "^[0-9]+(_[0-9]+)*([KMG]i?)?B$";
 const DURATION_PATTERN: &str = "^([0-9_]+d)?([0-9_]+h)?([0-9_]+m)?([0-9_]+s)?([0-9_]+ms)?$";
 
 /// The configuration's JSON Schema, draft 2020-12.
@@ -42,9 +47,13 @@ fn key_schema(key: &Key) -> Value {
     let mut schema = kind_schema(&key.kind);
     if let Some(object) = schema.as_object_mut() {
         object.insert("description".into(), json!(key.doc));
+        if matches!((&key.kind, &key.default), (Kind::Tables { .. }, Default::Required)) {
+            object.insert("minItems".into(), json!(1));
+        }
         if let Default::Text(text) = key.default {
             let default = match key.kind {
                 Kind::Count { .. } => text.parse::<u64>().map_or(json!(text), |number| json!(number)),
+                Kind::Bool => json!(text == "true"),
                 _ => json!(text),
             };
             object.insert("default".into(), default);
@@ -64,7 +73,19 @@ fn kind_schema(kind: &Kind) -> Value {
         Kind::Duration { .. } => json!({"type": "string", "minLength": 2, "pattern": DURATION_PATTERN}),
         Kind::Choice { now, .. } => json!({"enum": now()}),
         Kind::Name | Kind::PoolName => text(&format!("^[A-Za-z0-9._-]{{1,{NAME_CHARS_MAX}}}$")),
-        Kind::Bind => text("^([0-9.]+|\\[[0-9A-Fa-f:.%]+\\]):[0-9]{1,5}$"),
+        Kind::Binds => one_or_more(text("^([0-9.]+|\\[[0-9A-Fa-f:.%]+\\]):[0-9]{1,5}$"), BINDS_MAX),
+        Kind::Bool => json!({"type": "boolean"}),
+        Kind::Bytes { .. } => text(BYTES_PATTERN),
+        Kind::Percent { .. } => text("^[0-9]+(_[0-9]+)*%$"),
+        Kind::Text(form) => formed(form),
+        Kind::Texts { form, max } => one_or_more(formed(form), *max),
+        Kind::Pairs { name, value } => json!({
+            "type": "object",
+            "maxProperties": PAIRS_MAX,
+            "propertyNames": formed(name),
+            "additionalProperties": formed(value),
+        }),
+        Kind::Cidrs => one_or_more(text("^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$"), CIDRS_MAX),
         Kind::Server => text("^([A-Za-z0-9._-]+|\\[[0-9A-Fa-f:.%]+\\]):[0-9]{1,5}$"),
         Kind::Sources => json!({
             "type": "array",
@@ -75,17 +96,29 @@ fn kind_schema(kind: &Kind) -> Value {
         Kind::Ports => text("^[0-9]{1,5}( *- *[0-9]{1,5})?$"),
         Kind::Table(section) => section_schema(*section),
         Kind::Tables { section, max } => {
-            json!({"type": "array", "minItems": 1, "maxItems": max, "items": section_schema(*section)})
+            json!({"type": "array", "maxItems": max, "items": section_schema(*section)})
         }
         Kind::Later => json!({}),
     }
+}
+
+fn formed(form: &Form) -> Value {
+    if form.pattern.is_empty() {
+        return json!({"type": "string"});
+    }
+    json!({"type": "string", "pattern": form.pattern})
+}
+
+fn one_or_more(one: Value, max: usize) -> Value {
+    let list = json!({"type": "array", "minItems": 1, "maxItems": max, "items": one.clone()});
+    json!({"anyOf": [one, list]})
 }
 
 /// The reference as Markdown: a table for every section.
 #[must_use]
 pub fn key_reference() -> String {
     let mut out = String::new();
-    for section in Section::ALL {
+    for &section in Section::ALL {
         // Writing to a String cannot fail.
         let _ = writeln!(out, "### {}\n", title(section));
         let _ = writeln!(out, "| key | value | default | meaning | since |\n|---|---|---|---|---|");
@@ -96,7 +129,7 @@ pub fn key_reference() -> String {
                 key.name,
                 kind_words(&key.kind),
                 default_words(key),
-                key.doc,
+                meaning(key),
                 key.since
             );
         }
@@ -110,6 +143,14 @@ pub fn key_reference() -> String {
     out.truncate(out.trim_end().len());
     out.push('\n');
     out
+}
+
+fn meaning(key: &Key) -> String {
+    match key.modes {
+        Modes::Any => key.doc.to_owned(),
+        Modes::Only(Mode::Tcp) => format!("*tcp* {}", key.doc),
+        Modes::Only(Mode::Http) => format!("*http* {}", key.doc),
+    }
 }
 
 fn title(section: Section) -> String {
@@ -146,12 +187,19 @@ fn kind_words(kind: &Kind) -> String {
         }
         Kind::Name => format!("name, at most {NAME_CHARS_MAX} of `A-Z a-z 0-9 . _ -`"),
         Kind::PoolName => "name of a pool".into(),
-        Kind::Bind => "`\"ip:port\"` or `\"[v6]:port\"`".into(),
+        Kind::Binds => "`\"ip:port\"` or `\"[v6]:port\"`, or a list".into(),
+        Kind::Bool => "`true` or `false`".into(),
+        Kind::Bytes { min, max } => format!("size, {} to {}", show_bytes(*min), show_bytes(*max)),
+        Kind::Percent { min, max } => format!("{min}% to {}%", show_count(*max)),
+        Kind::Text(form) => form.words.into(),
+        Kind::Texts { form, .. } => format!("{}, or a list", form.words),
+        Kind::Pairs { name, value } => format!("table: {} = {}", name.words, value.words),
+        Kind::Cidrs => "`\"ip\"` or `\"prefix/len\"`, or a list".into(),
         Kind::Server => "`\"ip:port\"`, `\"[v6]:port\"` or `\"host:port\"`".into(),
         Kind::Sources => "list of `\"ip\"`, `\"ip-ip\"` or `\"prefix/len\"`".into(),
         Kind::Ports => "`\"first-last\"`".into(),
         Kind::Table(_) => "table".into(),
-        Kind::Tables { max, .. } => format!("tables, 1 to {}", show_count(*max as u64)),
+        Kind::Tables { max, .. } => format!("tables, at most {}", show_count(*max as u64)),
         Kind::Later => String::new(),
     }
 }
@@ -159,7 +207,7 @@ fn kind_words(kind: &Kind) -> String {
 fn default_words(key: &Key) -> String {
     match (&key.default, &key.kind) {
         (Default::Required, _) => "required".into(),
-        (Default::Text(text), Kind::Count { .. }) => format!("`{text}`"),
+        (Default::Text(text), Kind::Count { .. } | Kind::Bool) => format!("`{text}`"),
         (Default::Text(text), _) => format!("`\"{text}\"`"),
         (Default::Derived(words), _) => (*words).into(),
     }

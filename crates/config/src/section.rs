@@ -6,16 +6,20 @@
 
 use std::net::SocketAddr;
 
+use fourfold_l4::Cidrs;
 use fourfold_ports::{PortSpan, SourceSet};
 
 use crate::diagnostic::{Code, Diagnostic, Diagnostics, Place};
 use crate::document::{Entry, Node, Value};
-use crate::keys::{Choices, Default, Key, Kind, SOURCES_PER_POOL_MAX, Section};
+use crate::form::Form;
+use crate::keys::{
+    BINDS_MAX, CIDRS_MAX, Choices, Default, Key, Kind, PAIRS_MAX, SOURCES_PER_POOL_MAX, Section,
+};
 use crate::plan::HostPort;
 use crate::suggest::nearest;
 use crate::value::{
-    ValueError, parse_bind, parse_count, parse_duration_ms, parse_name, parse_server, quote, show_count,
-    show_duration,
+    ValueError, parse_bind, parse_bytes, parse_count, parse_duration_ms, parse_name, parse_percent,
+    parse_server, quote, show_bytes, show_count, show_duration,
 };
 
 /// A table that was read: the values that were right, by key.
@@ -41,13 +45,25 @@ pub(crate) enum Read {
     Count(u64),
     Auto,
     Ms(u64),
+    Bool(bool),
     Choice(&'static str),
     Text(String),
-    Bind(SocketAddr),
+    /// In their order, each with its place.
+    Texts(Vec<(String, Place)>),
+    Pairs(Vec<Pair>),
+    Cidrs(Cidrs),
+    Binds(Vec<(SocketAddr, Place)>),
     Server(HostPort),
     Sources(SourceSet),
     Ports(PortSpan),
     Parts(Vec<Part>),
+}
+
+/// An entry of a table with keys of the user's.
+#[derive(Clone, Debug)]
+pub(crate) struct Pair {
+    pub name: String,
+    pub value: String,
 }
 
 macro_rules! getters {
@@ -70,7 +86,11 @@ impl Part {
         count: Count -> u64;
         ms: Ms -> u64;
         text: Text -> String;
-        bind: Bind -> SocketAddr;
+        bool: Bool -> bool;
+        texts: Texts -> Vec<(String, Place)>;
+        pairs: Pairs -> Vec<Pair>;
+        cidrs: Cidrs -> Cidrs;
+        binds: Binds -> Vec<(SocketAddr, Place)>;
         server: Server -> HostPort;
         sources: Sources -> SourceSet;
         ports: Ports -> PortSpan;
@@ -152,7 +172,11 @@ impl Reader<'_> {
     fn absent(&mut self, section: Section, key: &'static Key, part: &mut Part) {
         match key.default {
             Default::Text(text) => {
-                let node = Node::text(part.place.clone(), text);
+                let value = match key.kind {
+                    Kind::Bool => Value::Bool(text == "true"),
+                    _ => Value::Text(text.to_owned()),
+                };
+                let node = Node { place: part.place.clone(), value };
                 if let Ok(Some(read)) = self.read(key, &node, key.name) {
                     part.fields.push(Field { key, place: part.place.clone(), read });
                 }
@@ -190,7 +214,14 @@ impl Reader<'_> {
             Kind::Choice { now, later } => Read::Choice(choose(key, text(key, &node.value)?, &now(), later)?),
             Kind::Name => Read::Text(parse_name(text(key, &node.value)?)?),
             Kind::PoolName => Read::Text(text(key, &node.value)?.to_owned()),
-            Kind::Bind => Read::Bind(parse_bind(text(key, &node.value)?).map_err(|e| of_key(key, e))?),
+            Kind::Binds => return self.binds(key, node, path),
+            Kind::Bool => Read::Bool(boolean(key, &node.value)?),
+            Kind::Bytes { min, max } => Read::Count(bytes(key, &node.value, *min, *max)?),
+            Kind::Percent { min, max } => Read::Count(percent(key, &node.value, *min, *max)?),
+            Kind::Text(form) => Read::Text(formed(key, form, text(key, &node.value)?)?),
+            Kind::Texts { form, max } => return self.texts(key, form, *max, node, path),
+            Kind::Pairs { name, value } => return self.pairs(key, name, value, node, path),
+            Kind::Cidrs => return self.cidrs(key, node, path),
             Kind::Server => Read::Server(parse_server(text(key, &node.value)?).map_err(|e| of_key(key, e))?),
             Kind::Sources => return self.sources(key, &node.value, path),
             Kind::Ports => Read::Ports(ports(text(key, &node.value)?)?),
@@ -240,6 +271,118 @@ impl Reader<'_> {
         SourceSet::concat(sets).map(|set| Some(Read::Sources(set))).map_err(|error| bad(error.to_string()))
     }
 
+    /// Every text of a string or a list of strings, by `parse`; what is wrong with one is said of that one.
+    fn each<T>(
+        &mut self,
+        key: &Key,
+        max: usize,
+        node: &Node,
+        path: &str,
+        parse: impl Fn(&str) -> Result<T, ValueError>,
+    ) -> Result<Option<Vec<(T, Place)>>, ValueError> {
+        let items = match &node.value {
+            Value::List(items) => items.as_slice(),
+            Value::Text(_) => std::slice::from_ref(node),
+            other => return Err(wrong_type(key, "a string or a list of strings", other)),
+        };
+        if items.is_empty() {
+            let error = ValueError::new(Code::OutOfRange, format!("`{}` is an empty list", key.name));
+            return Err(error.help("leave the key out, or name at least one"));
+        }
+        if items.len() > max {
+            let message = format!("`{}` has more than {} entries", key.name, show_count(max as u64));
+            return Err(ValueError::new(Code::TooMany, message));
+        }
+        let mut read = Vec::with_capacity(items.len());
+        for (n, item) in items.iter().enumerate() {
+            match text(key, &item.value).and_then(&parse) {
+                Ok(one) => read.push((one, item.place.clone())),
+                Err(error) => {
+                    self.found.push(Diagnostic::of_value(error, &item.place, format!("{path}[{n}]")))
+                }
+            }
+        }
+        Ok((read.len() == items.len()).then_some(read))
+    }
+
+    fn binds(&mut self, key: &Key, node: &Node, path: &str) -> Result<Option<Read>, ValueError> {
+        let parse = |text: &str| parse_bind(text).map_err(|error| of_key(key, error));
+        Ok(self.each(key, BINDS_MAX, node, path, parse)?.map(Read::Binds))
+    }
+
+    fn cidrs(&mut self, key: &Key, node: &Node, path: &str) -> Result<Option<Read>, ValueError> {
+        let parse = |text: &str| match Cidrs::parse(&[text]) {
+            Ok(_) => Ok(text.to_owned()),
+            Err(error) => Err(of_key(key, ValueError::new(Code::BadCidr, error.to_string()))),
+        };
+        let Some(read) = self.each(key, CIDRS_MAX, node, path, parse)? else { return Ok(None) };
+        let texts: Vec<String> = read.into_iter().map(|(text, _)| text).collect();
+        Ok(Cidrs::parse(&texts).ok().map(Read::Cidrs))
+    }
+
+    fn texts(
+        &mut self,
+        key: &Key,
+        form: &Form,
+        max: usize,
+        node: &Node,
+        path: &str,
+    ) -> Result<Option<Read>, ValueError> {
+        let Some(read) = self.each(key, max, node, path, |text| formed(key, form, text))? else {
+            return Ok(None);
+        };
+        for (n, (text, place)) in read.iter().enumerate() {
+            if read.iter().take(n).any(|(other, _)| other == text) {
+                let message = format!("`{}` has {} twice", key.name, quote(text));
+                let error = Diagnostic::error(Code::Conflict, place, format!("{path}[{n}]"), message);
+                self.found.push(error.help("keep one of them"));
+            }
+        }
+        Ok(Some(Read::Texts(read)))
+    }
+
+    fn pairs(
+        &mut self,
+        key: &Key,
+        name: &Form,
+        value: &Form,
+        node: &Node,
+        path: &str,
+    ) -> Result<Option<Read>, ValueError> {
+        let Value::Table(entries) = &node.value else {
+            return Err(wrong_type(key, "a table", &node.value)
+                .help(format!("write {} = {{ x-name = \"value\" }}", key.name)));
+        };
+        if entries.len() > PAIRS_MAX {
+            let message = format!("`{}` has more than {PAIRS_MAX} entries", key.name);
+            return Err(ValueError::new(Code::TooMany, message));
+        }
+        let mut pairs: Vec<Pair> = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let path = join(path, quote(&entry.key).trim_matches('"'));
+            match self.pair(key, name, value, entry, &path) {
+                Some(pair) if pairs.iter().any(|other| other.name == pair.name) => {
+                    let message = format!("`{}` has {} twice", key.name, quote(&pair.name));
+                    let error = Diagnostic::error(Code::Conflict, &entry.key_place, path, message);
+                    self.found.push(error.help("keep one of them: upper and lower case are the same"));
+                }
+                Some(pair) => pairs.push(pair),
+                None => {}
+            }
+        }
+        Ok((pairs.len() == entries.len()).then_some(Read::Pairs(pairs)))
+    }
+
+    fn pair(&mut self, key: &Key, name: &Form, value: &Form, entry: &Entry, path: &str) -> Option<Pair> {
+        let place = &entry.node.place;
+        let name = formed(key, name, &entry.key)
+            .map_err(|error| self.found.push(Diagnostic::of_value(error, &entry.key_place, path)));
+        let value = text(key, &entry.node.value)
+            .and_then(|text| formed(key, value, text))
+            .map_err(|error| self.found.push(Diagnostic::of_value(error, place, path)));
+        Some(Pair { name: name.ok()?, value: value.ok()? })
+    }
+
     fn table(
         &mut self,
         key: &Key,
@@ -271,7 +414,8 @@ impl Reader<'_> {
             return Err(wrong_type(key, "a list of tables", &node.value)
                 .help(format!("write {header} with double brackets{above}")));
         };
-        if items.is_empty() && !self.partial {
+        let needed = matches!(key.default, Default::Required);
+        if items.is_empty() && needed && !self.partial {
             let error = missing(section, key, &node.place, path.to_owned());
             self.found.push(Diagnostic { message: format!("`{}` is an empty list", key.name), ..error });
         }
@@ -306,7 +450,7 @@ fn missing(section: Section, key: &Key, place: &Place, path: String) -> Diagnost
             "the pool has no server".to_owned(),
             "add [[pool.server]] with an address below the pool".to_owned(),
         ),
-        Kind::Tables { .. } => (
+        Kind::Tables { section: Section::Pool, .. } => (
             Code::MissingKey,
             format!("there is no [[{}]] for connections to go to", key.name),
             "add [[pool]] with a name and at least one [[pool.server]]".to_owned(),
@@ -324,9 +468,12 @@ fn whereabouts(section: Section) -> String {
     if section == Section::Top { section.header().into() } else { format!("in {}", section.header()) }
 }
 
+/// A help with more names than this is not read.
+const KEYS_SHOWN_MAX: usize = 24;
+
 /// TOML makes it easy to write a key below the wrong header: say where it belongs.
 fn elsewhere(here: Section, name: &str) -> String {
-    let other = Section::ALL.into_iter().find(|section| {
+    let other = Section::ALL.iter().copied().find(|section| {
         *section != here
             && section.keys().iter().any(|key| key.name == name && !matches!(key.kind, Kind::Later))
     });
@@ -340,7 +487,11 @@ fn elsewhere(here: Section, name: &str) -> String {
                 .filter(|key| !matches!(key.kind, Kind::Later))
                 .map(|key| key.name)
                 .collect();
-            format!("known keys: {}", names.join(", "))
+            let shown = names.iter().take(KEYS_SHOWN_MAX).copied().collect::<Vec<_>>().join(", ");
+            match names.len() > KEYS_SHOWN_MAX {
+                true => format!("known keys: {shown}, … (the guide and `fourfold schema` have all)"),
+                false => format!("known keys: {shown}"),
+            }
         }
     }
 }
@@ -401,6 +552,61 @@ fn duration(key: &Key, value: &Value, min_ms: u64, max_ms: u64) -> Result<u64, V
     let (min, max) = (show_duration(min_ms), show_duration(max_ms));
     let message = format!("`{}` must be from {min} to {max}, not {}", key.name, show_duration(ms));
     Err(ValueError::new(Code::OutOfRange, message))
+}
+
+fn in_range(
+    key: &Key,
+    number: u64,
+    (min, max): (u64, u64),
+    show: impl Fn(u64) -> String,
+) -> Result<u64, ValueError> {
+    if (min..=max).contains(&number) {
+        return Ok(number);
+    }
+    let message = format!("`{}` must be from {} to {}, not {}", key.name, show(min), show(max), show(number));
+    Err(ValueError::new(Code::OutOfRange, message))
+}
+
+fn bytes(key: &Key, value: &Value, min: u64, max: u64) -> Result<u64, ValueError> {
+    let number = match value {
+        Value::Text(text) => parse_bytes(text).map_err(|error| of_key(key, error))?,
+        Value::Integer(Some(number)) => {
+            let error = ValueError::new(Code::BadSize, format!("`{}`: {number} has no unit", key.name));
+            return Err(
+                error.help(format!("write \"{number}B\" for bytes, or a number with KB, KiB, MB, MiB"))
+            );
+        }
+        other => return Err(wrong_type(key, "a size such as \"16KiB\"", other)),
+    };
+    in_range(key, number, (min, max), show_bytes)
+}
+
+fn percent(key: &Key, value: &Value, min: u64, max: u64) -> Result<u64, ValueError> {
+    let number = match value {
+        Value::Text(text) => parse_percent(text).map_err(|error| of_key(key, error))?,
+        Value::Integer(Some(number)) => {
+            let error =
+                ValueError::new(Code::BadPercent, format!("`{}`: {number} is not a percentage", key.name));
+            return Err(error.help(format!("write \"{number}%\"")));
+        }
+        other => return Err(wrong_type(key, "a percentage such as \"20%\"", other)),
+    };
+    in_range(key, number, (min, max), |number| format!("{}%", show_count(number)))
+}
+
+fn boolean(key: &Key, value: &Value) -> Result<bool, ValueError> {
+    match value {
+        Value::Bool(is) => Ok(*is),
+        Value::Text(text) if text == "true" || text == "false" => {
+            let error = wrong_type(key, "true or false", value);
+            Err(error.help(format!("write {} = {text}, without quotes", key.name)))
+        }
+        other => Err(wrong_type(key, "true or false", other)),
+    }
+}
+
+fn formed(key: &Key, form: &Form, text: &str) -> Result<String, ValueError> {
+    (form.parse)(text).map_err(|error| of_key(key, error))
 }
 
 fn choose(key: &Key, text: &str, now: &[&'static str], later: &[&str]) -> Result<&'static str, ValueError> {

@@ -102,6 +102,61 @@ fn digits_of(text: &str) -> Option<Option<u64>> {
     )
 }
 
+const SIZES: [(&str, u64); 7] = [
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("KB", 1_000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("B", 1),
+];
+
+/// A size in bytes: a number with `KB`, `MB`, `GB` (thousands), `KiB`, `MiB`, `GiB` (1024) or `B`.
+///
+/// ```
+/// # use fourfold_config::parse_bytes;
+/// assert_eq!(parse_bytes("16KiB"), Ok(16_384));
+/// assert_eq!(parse_bytes("1MB"), Ok(1_000_000));
+/// assert!(parse_bytes("16").is_err());
+/// ```
+pub fn parse_bytes(text: &str) -> Result<u64, ValueError> {
+    let bad = |why: &str| {
+        ValueError::new(Code::BadSize, format!("{} {why}", quote(text)))
+            .help("write a number and B, KB, MB, GB, KiB, MiB or GiB, for example \"16KiB\"")
+    };
+    let trimmed = text.trim();
+    if trimmed.starts_with('-') {
+        return Err(bad("is negative"));
+    }
+    if digits_of(trimmed).is_some() {
+        return Err(bad("has no unit"));
+    }
+    let size = SIZES.iter().find_map(|(unit, factor)| Some((trimmed.strip_suffix(unit)?, factor)));
+    let number = size.and_then(|(digits, factor)| Some((digits_of(digits)?, *factor)));
+    let (number, factor) = number.ok_or_else(|| bad("is not a size"))?;
+    number.and_then(|number| number.checked_mul(factor)).ok_or_else(|| {
+        ValueError::new(Code::OutOfRange, format!("{} is larger than a size can be here", quote(text)))
+    })
+}
+
+/// Bytes in the form that [`parse_bytes`] reads, in the largest unit that loses nothing.
+pub(crate) fn show_bytes(bytes: u64) -> String {
+    let mut units: Vec<(&str, u64)> = SIZES.to_vec();
+    units.sort_by_key(|(_, factor)| std::cmp::Reverse(*factor));
+    let unit = units.iter().find(|(_, factor)| bytes != 0 && bytes.is_multiple_of(*factor));
+    unit.map_or_else(|| "0B".to_owned(), |(name, factor)| format!("{}{name}", show_count(bytes / factor)))
+}
+
+/// A whole number with `%` behind it.
+pub(crate) fn parse_percent(text: &str) -> Result<u64, ValueError> {
+    let digits = text.trim().strip_suffix('%').and_then(digits_of);
+    digits.flatten().ok_or_else(|| {
+        ValueError::new(Code::BadPercent, format!("{} is not a percentage", quote(text)))
+            .help("write a whole number with a %, for example \"20%\"")
+    })
+}
+
 const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
 /// A duration in milliseconds: numbers with a unit (`ms`, `s`, `m`, `h`, `d`), largest unit first.
@@ -290,7 +345,7 @@ fn parse_port(text: &str) -> Result<u16, String> {
 }
 
 /// RFC 1123, section 2.1, plus `_`, which service names in use contain.
-fn parse_host(host: &str) -> Result<String, String> {
+pub(crate) fn parse_host(host: &str) -> Result<String, String> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
     let label_ok = |label: &str| {
         (1..=LABEL_CHARS_MAX).contains(&label.len())

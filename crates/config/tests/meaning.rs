@@ -47,7 +47,7 @@ fn what_is_not_written_has_its_default() {
     assert_eq!(plan.drain_timeout_ms, 30_000);
     assert_eq!((plan.log.level, plan.log.format), (LogLevel::Info, LogFormat::Human));
     let listener = &plan.listeners[0];
-    assert_eq!((listener.mode, listener.pool, listener.idle_timeout_ms), (Mode::Tcp, 0, 3_600_000));
+    assert_eq!((listener.mode, listener.pool, listener.idle_timeout_ms), (Mode::Tcp, Some(0), 3_600_000));
     assert_eq!((listener.max_connections, listener.backlog), (None, None));
     let pool = &plan.pools[0];
     assert_eq!((pool.balance, pool.port_mode, pool.ports), (Algorithm::P2c, PortMode::Auto, None));
@@ -120,7 +120,7 @@ fn wrong_flags_are_named() {
         listen: &listen,
         to: &to,
         source: &source,
-        mode: Some("http"),
+        mode: Some("htpt"),
         max_connections: Some("0"),
         shards: Some("none"),
         engine: Some("epol"),
@@ -132,7 +132,7 @@ fn wrong_flags_are_named() {
         "--to 10.0.1.1:9000: error: server 10.0.1.1:9000 is already in pool \"default\"",
         "--to 10.0.1.1: error: `address`: \"10.0.1.1\": the port is missing",
         "--source 10.0.0.9-10.0.0.1: error: source \"10.0.0.9-10.0.0.1\": the range ends before it starts",
-        "--mode http: error: `mode` = \"http\" is not available in this version",
+        "--mode htpt: error: `mode` cannot be \"htpt\"",
         "--max-connections 0: error: `max_connections` must be from 1 to 100_000_000 connections, not 0",
         "--shards none: error: `shards`: \"none\" is not a whole number",
         "--engine epol: error: `engine` cannot be \"epol\"",
@@ -140,7 +140,7 @@ fn wrong_flags_are_named() {
     ] {
         assert!(shown.contains(expected), "{expected}\nnot in\n{shown}");
     }
-    assert_eq!(shown.matches("--mode http").count(), 1, "once, however many listeners:\n{shown}");
+    assert_eq!(shown.matches("--mode htpt").count(), 1, "once, however many listeners:\n{shown}");
 }
 
 #[test]

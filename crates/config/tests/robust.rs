@@ -47,7 +47,13 @@ fn hold(outcome: Result<fourfold_config::Checked, Diagnostics>, bytes: &[u8]) {
         Ok(checked) => {
             assert!(!checked.warnings.has_errors());
             assert!(!checked.plan.listeners.is_empty());
-            assert!(checked.plan.listeners.iter().all(|one| one.pool < checked.plan.pools.len()));
+            assert!(
+                checked
+                    .plan
+                    .listeners
+                    .iter()
+                    .all(|one| one.pool.is_none_or(|pool| pool < checked.plan.pools.len()))
+            );
             assert!(checked.plan.pools.iter().all(|pool| !pool.servers.is_empty()));
             checked.warnings
         }

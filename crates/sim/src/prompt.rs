@@ -22,7 +22,7 @@ pub(crate) fn tunnel(scenario: &Scenario, tunnel: &Tunnel, short_of_buffers: boo
     let Some(client) = tunnel.client else { return Ok(()) };
     let Kind::Client(number) = client.kind else { return Ok(()) };
     let Some(listener) = scenario.plan.listeners.get(number.0 as usize) else { return Ok(()) };
-    let Some(pool) = scenario.plan.pools.get(listener.pool) else { return Ok(()) };
+    let Some(pool) = listener.pool.and_then(|pool| scenario.plan.pools.get(pool)) else { return Ok(()) };
     attempts_are_bounded(pool, tunnel)?;
     served_or_refused_in_time(pool, client, tunnel.server)?;
     let Some(server) = tunnel.server else { return Ok(()) };

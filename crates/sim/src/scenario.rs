@@ -4,7 +4,7 @@ use crate::weather::{Habit, ServerPlan, Weather};
 use fourfold_base::Millis;
 use fourfold_base::prng::Prng;
 use fourfold_config::{
-    Algorithm, EngineChoice, HostPort, Listener, Log, LogFormat, LogLevel, Mode, Plan, Pool, PortMode, Server,
+    Algorithm, EngineChoice, HostPort, Listener, Log, LogFormat, LogLevel, Plan, Pool, PortMode, Server,
 };
 use fourfold_engine::sim::{Behaviour, Style, Tuple};
 use fourfold_ports::{PortSet, PortSpan, SourceSet};
@@ -148,6 +148,7 @@ fn machine(rng: &mut Prng) -> Machine {
         reserved_ports: PortSet::default(),
         tw_reuse: u64::from(rng.below(3)),
         tw_reuse_delay_ms: 1000,
+        seed: 1,
         tcp_timestamps: !rng.chance(1, 4),
     }
 }
@@ -172,11 +173,7 @@ fn pool(rng: &mut Prng, number: u8, machine: &Machine) -> Option<Pool> {
     let pinned = late_works || !sources.is_kernel_chosen();
     let ports = PortSpan::new(first, first + length - 1).ok().filter(|_| pinned);
     let count = between(rng, 1, 3);
-    let server = |n: u32| Server {
-        address: HostPort::Ip((ip(10, 0, 1 + number, 1 + n as u8), 9000).into()),
-        weight: 1,
-        max_connections: None,
-    };
+    let server = |n: u32| Server::new(HostPort::Ip((ip(10, 0, 1 + number, 1 + n as u8), 9000).into()));
     let mut servers: Vec<Server> = (0..count).map(server).collect();
     for server in &mut servers {
         server.weight = rng.below(4) as u16;
@@ -186,7 +183,6 @@ fn pool(rng: &mut Prng, number: u8, machine: &Machine) -> Option<Pool> {
         first.weight = 1;
     }
     Some(Pool {
-        name: format!("pool{number}"),
         balance: one(
             rng,
             &[Algorithm::RoundRobin, Algorithm::LeastConnections, Algorithm::Random, Algorithm::P2c],
@@ -200,19 +196,16 @@ fn pool(rng: &mut Prng, number: u8, machine: &Machine) -> Option<Pool> {
         queue_max: one(rng, &[None, Some(0), Some(1), Some(10), Some(100)])?,
         retry_backoff_ms: u64::from(between(rng, 5, 200)),
         retry_backoff_max_ms: u64::from(between(rng, 200, 1000)),
-        servers,
+        ..Pool::new(&format!("pool{number}"), servers)
     })
 }
 
 fn listener(rng: &mut Prng, number: u16, pools: usize) -> Listener {
+    let pool = rng.below(pools as u32) as usize;
     Listener {
-        name: format!("listener{number}"),
-        bind: (ip(127, 0, 0, 1), 8000 + number).into(),
-        mode: Mode::Tcp,
-        pool: rng.below(pools as u32) as usize,
         max_connections: rng.chance(1, 6).then(|| u64::from(between(rng, 1, 30))),
         idle_timeout_ms: if rng.chance(1, 2) { 0 } else { u64::from(between(rng, 100, 3000)) },
-        backlog: None,
+        ..Listener::tcp(&format!("listener{number}"), (ip(127, 0, 0, 1), 8000 + number).into(), pool)
     }
 }
 
