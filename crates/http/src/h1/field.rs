@@ -149,16 +149,13 @@ impl FieldKind {
         )
     }
 
-    /// Routing, framing, identity or credentials hang on it: Connection cannot nominate it away.
+    /// Routing, framing, identity or credentials hang on it, so that Connection cannot nominate it away; or it goes no further
+    /// in any case and keeps its kind: TE is to be found as such, although Connection has to name it.
     pub(super) const fn is_protected(self) -> bool {
         !matches!(
             self,
             Self::Other
                 | Self::Nominated
-                | Self::KeepAlive
-                | Self::ProxyConnection
-                | Self::Te
-                | Self::Http2Settings
                 | Self::CacheControl
                 | Self::Accept
                 | Self::AcceptEncoding
