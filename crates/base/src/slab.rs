@@ -5,7 +5,7 @@
 
 const PAGE: usize = 512;
 
-/// Slot and generation. Packs into 63 bits to travel through the kernel as user data.
+/// Slot and generation. Packs into 60 bits to travel through the kernel as user data.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Key {
     pub slot: u32,
@@ -34,8 +34,8 @@ pub struct Slab<T> {
 }
 
 const NONE: u32 = u32::MAX;
-/// Generations leave the top bit of a packed key to its user.
-const GENERATIONS: u32 = 0x7FFF_FFFF;
+/// Generations leave the top four bits of a packed key to its user.
+const GENERATIONS: u32 = 0x0FFF_FFFF;
 
 impl<T> Slab<T> {
     /// Holds at most `limit` entries.

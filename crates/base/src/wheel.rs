@@ -68,6 +68,16 @@ impl Wheel {
         self.armed += 1;
     }
 
+    /// Sees to it that the timer of `id` fires by `deadline`; leaves one alone that fires earlier. For deadlines that move on
+    /// with every message: whoever is told too early sets it anew.
+    pub fn ensure(&mut self, id: u32, deadline: Millis) {
+        let ticks = deadline.saturating_sub(self.start).div_ceil(TICK_MS).max(self.tick + 1);
+        match self.link(id) {
+            Some(link) if link.home != IDLE && (ticks as u32).wrapping_sub(link.deadline) as i32 >= 0 => {}
+            _ => self.set(id, deadline),
+        }
+    }
+
     pub fn cancel(&mut self, id: u32) {
         let Some(link) = self.link(id) else { return };
         if link.home != IDLE {
@@ -204,6 +214,22 @@ impl Wheel {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ensured_timer_fires_at_the_earliest_that_was_asked_for() {
+        let mut wheel = Wheel::new(0);
+        let mut due = Vec::new();
+        wheel.ensure(3, 1_000);
+        wheel.ensure(3, 5_000);
+        wheel.expire(900, &mut due);
+        assert!(due.is_empty());
+        wheel.expire(1_016, &mut due);
+        assert_eq!(due, [3]);
+        wheel.ensure(3, 9_000);
+        wheel.ensure(3, 2_000);
+        wheel.expire(2_016, &mut due);
+        assert_eq!(due, [3, 3]);
+    }
     use crate::prng::Prng;
     use std::collections::HashMap;
 

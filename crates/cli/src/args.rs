@@ -36,7 +36,17 @@ pub enum Command {
                             status is 0 when a route takes the request, 1 when none does."
     )]
     Check(CheckArgs),
-    /// Run a backend to try things against: it echoes what it gets
+    /// Run a backend to try things against: it echoes what it gets, or speaks HTTP
+    #[command(
+        after_help = "Paths in mode http:\n  /                   --bytes bytes            /echo      the request's body, as it comes\n  \
+                            /bytes/N            N bytes                  /hash      length and SHA-256 of the body\n  \
+                            /chunked/N          N bytes in chunks        /headers   what was received, as JSON\n  \
+                            /delay/MS[/N]       N bytes after MS ms      /ws        WebSocket, echoes frames\n  \
+                            /drip/N/MS          a byte every MS ms       /early     answers before the body\n  \
+                            /status/CODE        that status              /trailers  chunks and trailer fields\n  \
+                            /close              closes afterwards        /continue  100 Continue, asked for or not\n  \
+                            /hints              103, then the answer\n\nSignals:\n  SIGUSR1  print counters"
+    )]
     Origin(OriginArgs),
     /// Open and hold connections, or drive them, and measure
     #[command(subcommand)]
@@ -162,6 +172,15 @@ pub struct OriginArgs {
     /// Connections to hold
     #[arg(long, value_name = "N")]
     pub max_connections: Option<String>,
+    /// Mode http: how many bytes `/` answers
+    #[arg(long, value_name = "N", default_value = "100")]
+    pub bytes: String,
+    /// Mode http: wait so long before every answer
+    #[arg(long, value_name = "D", default_value = "0s")]
+    pub delay: String,
+    /// Mode http: close a connection after so many answers, unannounced
+    #[arg(long, value_name = "N")]
+    pub close_after: Option<u32>,
     #[arg(long, value_name = "ENGINE", default_value = "auto")]
     pub engine: EngineArg,
     /// Threads that serve; derived when left out
@@ -175,12 +194,120 @@ pub enum OriginMode {
     Echo,
     /// Accepts and never reads
     Sink,
+    /// HTTP/1.1 and WebSocket; what it answers is in the path
+    Http,
 }
 
 #[derive(Subcommand)]
 pub enum LoadCommand {
     /// TCP connections to an echoing address, each verified by a token of its own
     Tcp(LoadArgs),
+    /// HTTP/1.1 requests by a client that never tries twice: each is answered, or counted as lost with how far it came
+    #[command(after_help = "Examples:\n  fourfold load http http://127.0.0.1:8080/ --connections 64\n  \
+                            fourfold load http 127.0.0.1:8080 --path /bytes/10240 --rate 20_000 --verify pattern\n  \
+                            fourfold load http 127.0.0.1:8080 --connections 100k --interval 10s --source 127.0.0.2-127.0.0.9\n\n\
+                            A request counts from when it was intended: with --rate and --interval also while no connection is \
+                            free for it.\n\nExit status: 0 all answered with a status below 400, 1 not, 2 wrong usage")]
+    Http(HttpLoadArgs),
+    /// WebSockets, each proven by a message that an echoing address sends back, then held or driven
+    Ws(WsLoadArgs),
+}
+
+/// What is common to loads of HTTP and WebSocket.
+#[derive(Args)]
+pub struct DriveArgs {
+    /// Address or URL: ip:port, [v6]:port, host:port, http://host[:port]/path
+    #[arg(value_name = "URL|ADDR")]
+    pub target: String,
+    /// Connections
+    #[arg(long, value_name = "N", default_value = "64")]
+    pub connections: String,
+    /// Start so many per second in all, whether or not those before are answered
+    #[arg(long, value_name = "R", conflicts_with_all = ["interval"])]
+    pub rate: Option<String>,
+    /// Start one on every connection in each interval
+    #[arg(long, value_name = "D")]
+    pub interval: Option<String>,
+    /// How long to go on, from when all connections are there; 5s unless --requests is given
+    #[arg(long, value_name = "D")]
+    pub duration: Option<String>,
+    /// Start so many in all
+    #[arg(long, value_name = "N")]
+    pub requests: Option<String>,
+    /// Path, with the query; overrides the URL's
+    #[arg(long, value_name = "PATH")]
+    pub path: Option<String>,
+    /// Another field of the request, "Name: value"; may be repeated
+    #[arg(long, value_name = "FIELD")]
+    pub header: Vec<String>,
+    /// Source addresses: ip, ip-ip or prefix/len; may be repeated
+    #[arg(long, value_name = "SET")]
+    pub source: Vec<String>,
+    /// Connections to start per second; as fast as they are made when left out
+    #[arg(long, value_name = "R")]
+    pub connect_rate: Option<u32>,
+    /// Give up a connection or an answer after this
+    #[arg(long, value_name = "D", default_value = "30s")]
+    pub timeout: String,
+    #[arg(long, value_name = "ENGINE", default_value = "auto")]
+    pub engine: EngineArg,
+    /// Threads; derived when left out
+    #[arg(long, value_name = "N")]
+    pub shards: Option<usize>,
+    /// Print the report as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct HttpLoadArgs {
+    #[command(flatten)]
+    pub drive: DriveArgs,
+    /// One request per connection, which is then held
+    #[arg(long, conflicts_with_all = ["rate", "interval", "requests"])]
+    pub hold: bool,
+    #[arg(long, value_name = "METHOD", default_value = "GET")]
+    pub method: String,
+    /// Length of the request's body; each body proves whose it is
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub body_bytes: String,
+    /// Whether a connection takes more than one request
+    #[arg(long, value_name = "on|off", default_value = "on")]
+    pub keep_alive: OnOff,
+    /// What an answer is compared with
+    #[arg(long, value_name = "WHAT", default_value = "framing")]
+    pub verify: VerifyArg,
+    /// Length that the body of every answer with status 200 must have
+    #[arg(long, value_name = "N")]
+    pub expect_bytes: Option<String>,
+}
+
+#[derive(Args)]
+pub struct WsLoadArgs {
+    #[command(flatten)]
+    pub drive: DriveArgs,
+    /// Length of a message
+    #[arg(long, value_name = "BYTES", default_value = "32")]
+    pub message: String,
+    /// Send the next message as soon as the one before is back
+    #[arg(long, conflicts_with_all = ["rate", "interval"])]
+    pub busy: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum, PartialEq, Eq, Debug)]
+pub enum OnOff {
+    On,
+    Off,
+}
+
+#[derive(Clone, Copy, ValueEnum, PartialEq, Eq, Debug)]
+pub enum VerifyArg {
+    /// It is whole
+    Framing,
+    /// It is what `fourfold origin --mode http` sends
+    Pattern,
+    /// It is the request's body
+    Echo,
 }
 
 #[derive(Args)]

@@ -1,5 +1,7 @@
 //! `fourfold load`: opens connections, holds or drives them, reports.
 
+mod http;
+
 use crate::args::{LoadArgs, LoadCommand};
 use crate::origin::{count, engine};
 use anyhow::Context;
@@ -15,7 +17,14 @@ pub const CLOSING: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_millis(100);
 
 pub fn run(command: &LoadCommand) -> anyhow::Result<ExitCode> {
-    let LoadCommand::Tcp(args) = command;
+    match command {
+        LoadCommand::Tcp(args) => run_tcp(args),
+        LoadCommand::Http(args) => http::run(&http::requests(args)?, args.drive.json),
+        LoadCommand::Ws(args) => http::run(&http::websockets(args)?, args.drive.json),
+    }
+}
+
+fn run_tcp(args: &LoadArgs) -> anyhow::Result<ExitCode> {
     let config = config(args)?;
     let hold = duration(&args.duration).context("--duration")?;
     let mut running = tcp::start(&config)?;

@@ -3,6 +3,7 @@
 use fourfold_ports::{PortSet, PortSpan};
 use fourfold_proxy::Machine;
 use fourfold_sys::machine;
+use std::hash::{BuildHasher, RandomState};
 
 /// `None`: net.ipv4.ip_local_port_range holds no ports.
 pub fn facts() -> Option<Machine> {
@@ -15,6 +16,8 @@ pub fn facts() -> Option<Machine> {
         tw_reuse: machine::sysctl_number("net.ipv4.tcp_tw_reuse").unwrap_or(0),
         // Kernels without the setting wait one second.
         tw_reuse_delay_ms: machine::sysctl_number("net.ipv4.tcp_tw_reuse_delay").unwrap_or(1000),
+        // The standard library's hash keys come from the kernel's random numbers.
+        seed: RandomState::new().hash_one(std::process::id()),
         tcp_timestamps: machine::sysctl_number("net.ipv4.tcp_timestamps").unwrap_or(0) != 0,
     })
 }

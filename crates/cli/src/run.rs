@@ -5,10 +5,9 @@ use crate::{check, foreign, logging, machine, targets};
 use anyhow::Context;
 use fourfold_base::Millis;
 use fourfold_config::{Checked, EngineChoice, Flags, LogFormat, LogLevel, Plan};
-use fourfold_engine::{Demand, Engine, Limits, Shard, ShardPlan, choose_engine, plan_shards, spawn};
-use fourfold_proxy::{Mail, Shared, TcpProxy, Totals};
+use fourfold_engine::{Demand, Engine, Limits, Listen, Shard, ShardPlan, choose_engine, plan_shards, spawn};
+use fourfold_proxy::{Mail, Proxy, Shared, Totals};
 use fourfold_sys::clock::monotonic_ms;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,7 +72,7 @@ fn read_plan(args: &RunArgs) -> anyhow::Result<Option<Plan>> {
 /// A running proxy.
 pub struct Instance {
     pub shared: Arc<Shared>,
-    pub shards: Vec<Shard<TcpProxy, Mail>>,
+    pub shards: Vec<Shard<Proxy, Mail>>,
     pub layout: ShardPlan,
 }
 
@@ -104,9 +103,14 @@ impl Instance {
         };
         let layout = plan_shards(engine, &demand, &limits).map_err(anyhow::Error::msg)?;
         let backlog = machine::backlog();
-        let backlog_of =
-            |n: usize| plan.listeners.get(n).and_then(|listener| listener.backlog).unwrap_or(backlog);
-        let listen: Vec<(SocketAddr, u32)> = plan.binds().map(|(n, bind)| (bind, backlog_of(n))).collect();
+        let listen: Vec<Listen> = plan
+            .binds()
+            .filter_map(|(n, address)| {
+                let listener = plan.listeners.get(n)?;
+                let backlog = listener.backlog.unwrap_or(backlog);
+                Some(Listen { address, backlog })
+            })
+            .collect();
         let shared = Shared::new(
             Arc::new(plan),
             machine_facts,
@@ -116,7 +120,7 @@ impl Instance {
         )?;
         shared.set_literal_targets()?;
         let now = monotonic_ms();
-        let shards = spawn(&layout, &listen, |index| TcpProxy::new(Arc::clone(&shared), index, now))?;
+        let shards = spawn(&layout, &listen, |index| Proxy::new(Arc::clone(&shared), index, now))?;
         for (state, shard) in shared.shards.iter().zip(&shards) {
             state.set_sender(shard.sender.clone());
         }

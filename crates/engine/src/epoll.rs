@@ -1,12 +1,12 @@
-//! The epoll backend: every socket is registered once, edge-triggered, for both directions; what an edge said is remembered
-//! until a call finds the socket empty or full. One hot buffer serves most of the traffic: it is filled, passed on and free
+//! The epoll backend: every socket is registered once, edge-triggered; what an edge said is remembered until a call finds the
+//! socket empty or full. An accepted socket asks about output only once one was full: at first it would be told at once. One hot buffer serves most of the traffic: it is filled, passed on and free
 //! again before the next socket is looked at.
 
 use crate::net::{Close, Event, Handler, ListenerId, NO_OWNER, Net, NetStats, Pressure, Refused, Sock};
 use crate::net::{SEND_QUEUE_HIGH, SEND_QUEUE_LOW};
 use fourfold_base::Millis;
 use fourfold_sys::buffers::{BUFFER_BYTES, Buf, Pool, Queue};
-use fourfold_sys::clock::monotonic_ms;
+use fourfold_sys::clock::{monotonic_ms, monotonic_us};
 use fourfold_sys::epoll::{Epoll, Ready, Waker};
 use fourfold_sys::socket::{self, Local, Step};
 use fourfold_sys::{Errno, descriptors};
@@ -37,6 +37,8 @@ struct State {
     generation: u32,
     queue: Queue,
     phase: Phase,
+    /// We made the connection.
+    made: bool,
     /// The app wants bytes.
     wanted: bool,
     /// The kernel may have bytes, or an end.
@@ -45,6 +47,8 @@ struct State {
     ended: bool,
     /// The last send was not taken whole; an edge will come.
     blocked: bool,
+    /// Registered for output.
+    output: bool,
     finish: bool,
     full: bool,
     /// The last read filled its buffers: take more at once.
@@ -62,10 +66,12 @@ impl State {
             generation: 0,
             queue: Queue::default(),
             phase: Phase::Free,
+            made: false,
             wanted: false,
             readable: false,
             ended: false,
             blocked: false,
+            output: false,
             finish: false,
             full: false,
             bulk: false,
@@ -95,7 +101,7 @@ pub struct EpollNet {
     carried: VecDeque<Sock>,
     dirty: Vec<Sock>,
     closed: VecDeque<u64>,
-    now: Millis,
+    now_us: u64,
     buffer_shortages: u64,
     turns: u64,
 }
@@ -129,7 +135,7 @@ impl EpollNet {
             carried: VecDeque::new(),
             dirty: Vec::new(),
             closed: VecDeque::new(),
-            now: monotonic_ms(),
+            now_us: monotonic_us(),
             buffer_shortages: 0,
             turns: 0,
         })
@@ -244,17 +250,16 @@ impl Net for EpollNet {
         socket::peer_address(sock.index as RawFd)
     }
 
-    fn alloc(&mut self) -> Option<Buf> {
-        self.pool.alloc()
+    fn acked(&mut self, sock: Sock) -> Option<u64> {
+        let made = self.state(sock)?.made;
+        socket::bytes_acked(sock.index as RawFd, made).ok()
     }
-    fn bytes<'a>(&'a self, buf: &'a Buf) -> &'a [u8] {
-        self.pool.bytes(buf)
+
+    fn pool(&self) -> &Pool {
+        &self.pool
     }
-    fn bytes_mut<'a>(&'a mut self, buf: &'a mut Buf) -> &'a mut [u8] {
-        self.pool.bytes_mut(buf)
-    }
-    fn free(&mut self, buf: Buf) {
-        self.pool.free(buf);
+    fn pool_mut(&mut self) -> &mut Pool {
+        &mut self.pool
     }
 
     fn turn<H: Handler<Self>>(&mut self, deadline: Option<Millis>, handler: &mut H) -> Result<(), Errno> {
@@ -268,7 +273,7 @@ impl Net for EpollNet {
         };
         let mut ready = std::mem::take(&mut self.ready);
         let result = self.epoll.wait(timeout, &mut ready);
-        self.now = monotonic_ms();
+        self.now_us = monotonic_us();
         self.turns += 1;
         for event in &ready {
             self.handle_ready(event, handler);
@@ -279,8 +284,8 @@ impl Net for EpollNet {
         result
     }
 
-    fn now(&self) -> Millis {
-        self.now
+    fn micros(&self) -> u64 {
+        self.now_us
     }
 
     fn stats(&self) -> NetStats {
@@ -311,8 +316,9 @@ impl EpollNet {
         }
         let Some(state) = self.states.get_mut(index) else { return Err(Errno::EMFILE) };
         let sock = Sock { index: index as u32, generation: state.generation };
-        self.epoll.add_socket(fd.as_raw_fd(), pack(sock))?;
-        state.phase = phase;
+        let made = phase == Phase::Connecting;
+        self.epoll.add_socket(fd.as_raw_fd(), pack(sock), made)?;
+        (state.phase, state.made, state.output) = (phase, made, made);
         let _ = fd.into_raw_fd();
         self.sockets += 1;
         Ok(sock)
@@ -376,9 +382,9 @@ impl EpollNet {
                 true => socket::accept(fd.as_raw_fd()),
                 false => Err(Errno::EMFILE),
             };
-            match accepted.and_then(|fd| self.register(fd, Phase::Open)) {
-                Ok(sock) => {
-                    handler.on_event(self, Event::Accepted { listener, sock });
+            match accepted.and_then(|(fd, peer)| Ok((self.register(fd, Phase::Open)?, peer))) {
+                Ok((sock, peer)) => {
+                    handler.on_event(self, Event::Accepted { listener, sock, peer });
                     self.settle(handler);
                 }
                 Err(Errno::EAGAIN) => return,
@@ -487,9 +493,13 @@ impl EpollNet {
             return false;
         };
         while !state.queue.is_empty() && !state.blocked {
-            match socket::transmit(sock.index as RawFd, &mut self.pool, &mut state.queue) {
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => state.blocked = true,
+            let mut result = socket::transmit(sock.index as RawFd, &mut self.pool, &mut state.queue);
+            state.blocked = result == Err(Errno::EAGAIN);
+            if state.blocked && !std::mem::replace(&mut state.output, true) {
+                result = self.epoll.add_output(sock.index as RawFd, pack(sock)).map(|()| false);
+            }
+            match result {
+                Ok(_) | Err(Errno::EINTR | Errno::EAGAIN) => {}
                 Err(errno) => {
                     self.fail(sock, errno, handler);
                     return true;

@@ -21,6 +21,6 @@ pub use mailbox::{MAIL_QUEUED_MAX, Mailbox, Sender, mailbox};
 pub use net::{App, Close, Event, Handler, ListenerId, NO_OWNER, Net, NetStats, Pressure, Refused, Sock};
 pub use net::{SEND_QUEUE_HIGH, SEND_QUEUE_LOW};
 pub use shard::{
-    Demand, Engine, Limits, Shard, ShardPlan, SpawnError, choose_engine, plan_shards, run_app, spawn,
+    Demand, Engine, Limits, Listen, Shard, ShardPlan, SpawnError, choose_engine, plan_shards, run_app, spawn,
 };
 pub use uring::UringNet;

@@ -2,7 +2,7 @@
 
 use fourfold_base::Millis;
 use fourfold_sys::Errno;
-use fourfold_sys::buffers::Buf;
+use fourfold_sys::buffers::{Buf, Pool};
 use fourfold_sys::socket::{Local, Step};
 use std::net::SocketAddr;
 
@@ -60,6 +60,8 @@ pub enum Event {
     Accepted {
         listener: ListenerId,
         sock: Sock,
+        /// `None`: the kernel did not say.
+        peer: Option<SocketAddr>,
     },
     /// Accepting failed and has stopped; [`Net::accept`] starts it again. Connections wait in the backlog meanwhile.
     AcceptFailed {
@@ -155,17 +157,45 @@ pub trait Net: Sized {
     fn unsent(&self, sock: Sock) -> usize;
     /// Not on the data path: costs system calls.
     fn peer_address(&mut self, sock: Sock) -> Result<SocketAddr, Errno>;
+    /// How many of the bytes sent the peer's kernel has acknowledged, also after the connection failed and before it is closed:
+    /// what was not acknowledged may have arrived or not. The FIN that [`Net::finish`] asked for counts as one more. `None`: the
+    /// kernel does not say. Not on the data path: costs system calls.
+    fn acked(&mut self, sock: Sock) -> Option<u64>;
 
-    /// An empty buffer, to be filled through [`Net::bytes_mut`] and cut to length. `None`: the limit is reached.
-    fn alloc(&mut self) -> Option<Buf>;
-    fn bytes<'a>(&'a self, buf: &'a Buf) -> &'a [u8];
-    fn bytes_mut<'a>(&'a mut self, buf: &'a mut Buf) -> &'a mut [u8];
-    fn free(&mut self, buf: Buf);
+    /// The shard's buffers, for the methods below.
+    fn pool(&self) -> &Pool;
+    fn pool_mut(&mut self) -> &mut Pool;
+    /// A buffer of [`BUFFER_BYTES`](crate::BUFFER_BYTES), to be filled through [`Net::bytes_mut`] and cut to length. `None`: the
+    /// limit is reached.
+    fn alloc(&mut self) -> Option<Buf> {
+        self.pool_mut().alloc()
+    }
+    fn bytes<'a>(&'a self, buf: &'a Buf) -> &'a [u8] {
+        self.pool().bytes(buf)
+    }
+    fn bytes_mut<'a>(&'a mut self, buf: &'a mut Buf) -> &'a mut [u8] {
+        self.pool_mut().bytes_mut(buf)
+    }
+    fn free(&mut self, buf: Buf) {
+        self.pool_mut().free(buf);
+    }
+    /// Appends the bytes of `buf` to `tail`, as many as fit; what does not comes back.
+    fn join(&mut self, tail: &mut Buf, buf: Buf) -> Option<Buf> {
+        self.pool_mut().join(tail, buf)
+    }
+    /// A fresh buffer with these bytes, of which there are at most [`BUFFER_BYTES`](crate::BUFFER_BYTES). `None`: no buffer.
+    fn write(&mut self, bytes: &[u8]) -> Option<Buf> {
+        self.pool_mut().write(bytes)
+    }
 
     /// Waits for events, at most until `deadline` (`None`: as long as it takes), and hands them to `handler`.
     fn turn<H: Handler<Self>>(&mut self, deadline: Option<Millis>, handler: &mut H) -> Result<(), Errno>;
     /// The time of the present turn.
-    fn now(&self) -> Millis;
+    fn now(&self) -> Millis {
+        self.micros() / 1000
+    }
+    /// The same in microseconds, with the same origin.
+    fn micros(&self) -> u64;
     fn stats(&self) -> NetStats;
     /// Gives idle buffer memory back. For quiet moments.
     fn trim(&mut self);

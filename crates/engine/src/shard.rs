@@ -1,5 +1,6 @@
 //! How many shards, on what engine, and their threads.
 
+use crate::uring::ACCEPTS_MAX;
 use crate::{App, EpollNet, Mailbox, Net, Sender, UringNet, mailbox};
 use fourfold_sys::buffers::{BUFFER_BYTES, POOL_BUFFERS_MAX};
 use fourfold_sys::epoll::Waker;
@@ -99,7 +100,7 @@ pub struct ShardPlan {
 
 /// Descriptors of a table that are not connections: standard streams, epoll, waker, library needs.
 const RESERVED_DESCRIPTORS: u64 = 64;
-/// Room for connections that the kernel has accepted before the shard could stop it.
+/// Room for connections beyond the limit, which are accepted to be refused; accepts in flight take theirs besides.
 const ACCEPT_MARGIN: u64 = 64;
 /// Of the machine's memory, the most that buffers of all shards may take: one part in this many.
 const BUFFER_MEMORY_SHARE: u64 = 8;
@@ -117,7 +118,8 @@ pub fn plan_shards(engine: Engine, demand: &Demand, limits: &Limits) -> Result<S
     }
     let descriptor_limit = descriptors;
     let sockets = u64::from(demand.accepts + demand.connects).max(1);
-    let reserved = RESERVED_DESCRIPTORS + demand.listeners as u64 + ACCEPT_MARGIN;
+    let margin = ACCEPT_MARGIN + demand.listeners as u64 * u64::from(ACCEPTS_MAX);
+    let reserved = RESERVED_DESCRIPTORS + demand.listeners as u64 + margin;
     // Every table holds the wakers of all shards.
     let most = |shards: usize| descriptor_limit.saturating_sub(reserved + shards as u64) / sockets;
     if most(1) == 0 {
@@ -164,7 +166,7 @@ pub fn plan_shards(engine: Engine, demand: &Demand, limits: &Limits) -> Result<S
         private_tables,
         connections: wanted,
         connections_per_shard: per_shard,
-        accept_slots: slots(per_shard, demand.accepts, ACCEPT_MARGIN),
+        accept_slots: slots(per_shard, demand.accepts, margin),
         connect_slots: slots(per_shard, demand.connects, 0),
         buffers_per_shard: (buffers as usize).clamp(BUFFERS_PER_SHARD_MIN, POOL_BUFFERS_MAX),
         reason,
@@ -194,6 +196,13 @@ fn share(wanted: u64, shards: u64) -> u64 {
 
 fn slots(connections: u64, per_connection: u32, margin: u64) -> u32 {
     if per_connection == 0 { 0 } else { (connections * u64::from(per_connection) + margin) as u32 }
+}
+
+/// What a shard is to listen on.
+#[derive(Clone, Copy, Debug)]
+pub struct Listen {
+    pub address: SocketAddr,
+    pub backlog: u32,
 }
 
 /// A running shard.
@@ -239,28 +248,22 @@ impl std::error::Error for SpawnError {}
 /// Starts all shards or none. Listeners of all shards are open before the first connection is accepted.
 pub fn spawn<A, M>(
     plan: &ShardPlan,
-    listen: &[(SocketAddr, u32)],
+    listen: &[Listen],
     mut make: impl FnMut(usize) -> A,
 ) -> Result<Vec<Shard<A, M>>, SpawnError>
 where
     A: App<EpollNet, Mail = M> + App<UringNet, Mail = M> + Send + 'static,
     M: Send + 'static,
 {
-    for (address, _) in listen {
-        socket::listen_probe(address).map_err(|(step, errno)| SpawnError::Listen {
-            address: *address,
-            step,
-            errno,
-        })?;
+    for Listen { address, .. } in listen {
+        let failed = |(step, errno)| SpawnError::Listen { address: *address, step, errno };
+        socket::listen_probe(address).map_err(failed)?;
     }
     let mut sets = Vec::with_capacity(plan.shards);
     for _ in 0..plan.shards {
-        let open = |(address, backlog): &(SocketAddr, u32)| {
-            socket::listen(address, *backlog).map_err(|(step, errno)| SpawnError::Listen {
-                address: *address,
-                step,
-                errno,
-            })
+        let open = |Listen { address, backlog, .. }: &Listen| {
+            let failed = |(step, errno)| SpawnError::Listen { address: *address, step, errno };
+            socket::listen(address, *backlog).map_err(failed)
         };
         sets.push(listen.iter().map(open).collect::<Result<Vec<OwnedFd>, _>>()?);
     }

@@ -10,6 +10,8 @@
 //! passed on as it came; what goes to the other side is written anew from the parts found here.
 #![forbid(unsafe_code)]
 
+#[cfg(any(test, feature = "check"))]
+pub mod check;
 pub mod h1;
 pub mod path;
 pub mod route;

@@ -205,3 +205,154 @@ impl fmt::Display for CidrError {
 }
 
 impl std::error::Error for CidrError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn set(texts: &[&str]) -> Cidrs {
+        Cidrs::parse(texts).unwrap()
+    }
+
+    fn has(set: &Cidrs, ip: &str) -> bool {
+        set.contains(ip.parse().unwrap())
+    }
+
+    #[test]
+    fn ends_of_prefixes_belong_to_them() {
+        let trusted = set(&["10.0.0.0/8", "192.0.2.7", "fd00::/8", "::1", "172.16.0.0/12"]);
+        for inside in
+            ["10.0.0.0", "10.255.255.255", "192.0.2.7", "fd00::", "fdff:ffff::ffff", "::1", "172.31.255.255"]
+        {
+            assert!(has(&trusted, inside), "{inside}");
+        }
+        for outside in [
+            "9.255.255.255",
+            "11.0.0.0",
+            "192.0.2.6",
+            "192.0.2.8",
+            "fcff::",
+            "fe00::",
+            "::",
+            "::2",
+            "172.32.0.0",
+        ] {
+            assert!(!has(&trusted, outside), "{outside}");
+        }
+        assert!(!trusted.is_empty());
+        assert_eq!(set(&["10.128.0.0/9", "10.1.2.3", "10.0.0.0/9"]), set(&["10.0.0.0/8"]));
+    }
+
+    #[test]
+    fn nothing_and_everything() {
+        let nobody = set(&[]);
+        assert!(nobody.is_empty() && !has(&nobody, "0.0.0.0") && !has(&nobody, "::"));
+        let everybody = set(&["0.0.0.0/0", "::/0"]);
+        for ip in
+            ["0.0.0.0", "255.255.255.255", "::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "::ffff:1.2.3.4"]
+        {
+            assert!(has(&everybody, ip), "{ip}");
+        }
+    }
+
+    #[test]
+    fn a_mapped_address_is_an_ipv4_address() {
+        assert!(has(&set(&["10.0.0.0/8"]), "::ffff:10.1.2.3"));
+        assert!(has(&set(&["::ffff:10.0.0.0/104"]), "10.1.2.3"));
+        assert!(has(&set(&["::ffff:10.0.0.1"]), "10.0.0.1"));
+        assert!(has(&set(&["::ffff:0.0.0.0/96"]), "10.0.0.1"));
+        assert!(!has(&set(&["::/0"]), "10.0.0.1") && !has(&set(&["::/0"]), "::ffff:10.0.0.1"));
+        // The deprecated compatible form (RFC 4291 2.5.5.1) is an IPv6 address like any other.
+        assert!(!has(&set(&["10.0.0.0/8"]), "::10.0.0.1"));
+    }
+
+    #[test]
+    fn mistakes_are_told_with_their_remedy() {
+        for (text, remedy) in [
+            ("", "write an address"),
+            ("localhost", "neither an IP address nor a prefix"),
+            ("10.0.0", "neither an IP address nor a prefix"),
+            ("10.0.0.01", "neither an IP address nor a prefix"),
+            ("10.0.0.0-10.0.0.9", "neither an IP address nor a prefix"),
+            ("10.0.0.1:80", "without brackets, port or zone: 10.0.0.1"),
+            ("[::1]", "without brackets, port or zone: ::1"),
+            ("[::1]:80", "without brackets, port or zone: ::1"),
+            ("fe80::1%eth0", "without brackets, port or zone: fe80::1"),
+            ("10.0.0.0/33", "from 0 to 32"),
+            ("10.0.0.0/", "from 0 to 32"),
+            ("10.0.0.0/+8", "from 0 to 32"),
+            ("10.0.0.0/08", "from 0 to 32"),
+            ("10.0.0.0/255.0.0.0", "from 0 to 32"),
+            ("10.0.0.0/8/8", "from 0 to 32"),
+            ("fd00::/129", "from 0 to 128"),
+            ("fd00::/99999999999999999999", "from 0 to 128"),
+            ("10.0.0.1/8", "write 10.0.0.0/8 for the whole prefix or 10.0.0.1 for the one address"),
+            ("fd00::1/64", "write fd00::/64 for the whole prefix or fd00::1 for the one address"),
+            ("0.0.0.1/0", "write 0.0.0.0/0 for the whole prefix"),
+        ] {
+            let error = Cidrs::parse(&[text]).unwrap_err().to_string();
+            assert!(error.contains(remedy), "{text}: {error}");
+        }
+    }
+
+    fn prefix() -> impl Strategy<Value = (IpAddr, u32)> {
+        // Few distinct high bits, so that prefixes nest, touch and repeat.
+        let v4 = (0u32..8, any::<u32>(), 0u32..=32).prop_map(|(high, low, length)| {
+            let bits = (high << 29 | low & 0xFF) & u32::MAX.checked_shl(32 - length).unwrap_or(0);
+            (IpAddr::V4(Ipv4Addr::from_bits(bits)), length)
+        });
+        let v6 = (0u128..8, any::<u8>(), 0u32..=128).prop_map(|(high, low, length)| {
+            let bits = (high << 125 | u128::from(low)) & u128::MAX.checked_shl(128 - length).unwrap_or(0);
+            (IpAddr::V6(Ipv6Addr::from_bits(bits)), length)
+        });
+        prop_oneof![v4, v6]
+    }
+
+    /// By definition: the first `length` bits are the same.
+    fn matches(prefix: IpAddr, length: u32, ip: IpAddr) -> bool {
+        match (prefix, ip) {
+            (IpAddr::V4(prefix), IpAddr::V4(ip)) => {
+                (prefix.to_bits() ^ ip.to_bits()).checked_shr(32 - length).unwrap_or(0) == 0
+            }
+            (IpAddr::V6(prefix), IpAddr::V6(ip)) => {
+                (prefix.to_bits() ^ ip.to_bits()).checked_shr(128 - length).unwrap_or(0) == 0
+            }
+            _ => false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_walk_over_the_prefixes(
+            prefixes in proptest::collection::vec(prefix(), 0..12),
+            near in any::<proptest::sample::Index>(),
+            random in prefix(),
+        ) {
+            let texts: Vec<String> = prefixes.iter().map(|(ip, length)| format!("{ip}/{length}")).collect();
+            let set = Cidrs::parse(&texts).unwrap();
+            let ends = prefixes.iter().flat_map(|(ip, length)| neighbours(*ip, *length));
+            let mut asked: Vec<IpAddr> = ends.collect();
+            asked.push(random.0);
+            let ip = asked[near.index(asked.len())].to_canonical();
+            let expected = prefixes.iter().any(|(prefix, length)| matches(*prefix, *length, ip));
+            prop_assert_eq!(set.contains(ip), expected, "{} in {:?}", ip, texts);
+        }
+    }
+
+    /// The addresses on both sides of both ends.
+    fn neighbours(ip: IpAddr, length: u32) -> Vec<IpAddr> {
+        match ip {
+            IpAddr::V4(ip) => {
+                let (first, last) = (ip.to_bits(), ip.to_bits() | u32::MAX.checked_shr(length).unwrap_or(0));
+                let all = [first, first.wrapping_sub(1), last, last.wrapping_add(1)];
+                all.map(|bits| IpAddr::V4(Ipv4Addr::from_bits(bits))).into()
+            }
+            IpAddr::V6(ip) => {
+                let (first, last) = (ip.to_bits(), ip.to_bits() | u128::MAX.checked_shr(length).unwrap_or(0));
+                let all = [first, first.wrapping_sub(1), last, last.wrapping_add(1)];
+                all.map(|bits| IpAddr::V6(Ipv6Addr::from_bits(bits))).into()
+            }
+        }
+    }
+}

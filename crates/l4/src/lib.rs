@@ -9,9 +9,9 @@ mod crc32c;
 pub mod proxy_protocol;
 pub mod rate;
 
-#[cfg(feature = "check")]
+#[cfg(any(test, feature = "check"))]
 mod check;
 
-#[cfg(feature = "check")]
+#[cfg(any(test, feature = "check"))]
 pub use check::check_proxy_protocol;
 pub use cidr::{CidrError, Cidrs};

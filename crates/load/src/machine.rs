@@ -46,3 +46,22 @@ pub(crate) fn plan(engine: Option<Engine>, demand: &Demand) -> Result<ShardPlan,
     tracing::debug!(%engine, %why, shards = plan.shards, reason = %plan.reason, "planned");
     Ok(plan)
 }
+
+/// Why there is no report.
+#[derive(Debug)]
+pub enum WaitError {
+    /// The load goes on; wait again, or stop it first.
+    StillRunning,
+    Shard(Errno),
+}
+
+impl fmt::Display for WaitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::StillRunning => f.write_str("the load is still running"),
+            Self::Shard(errno) => write!(f, "a shard of the load ended: {errno}"),
+        }
+    }
+}
+
+impl std::error::Error for WaitError {}

@@ -10,12 +10,13 @@
 //! ```
 
 use crate::StartError;
+use crate::door::Door;
 use crate::machine::plan;
 use fourfold_base::Millis;
 use fourfold_base::slab::{Key, Slab};
 use fourfold_engine::{
-    App, BUFFER_BYTES, Buf, Close, Demand, Engine, Event, Handler, ListenerId, Net, Pressure, Shard,
-    ShardPlan, Sock, SpawnError, spawn,
+    App, BUFFER_BYTES, Buf, Close, Demand, Engine, EpollNet, Event, Handler, Listen, Net, Pressure, Shard,
+    ShardPlan, Sock, SpawnError, UringNet, spawn,
 };
 use fourfold_sys::{Errno, socket};
 use std::net::SocketAddr;
@@ -23,8 +24,6 @@ use std::sync::Arc;
 
 /// Connections that the kernel completes ahead of us, per shard; net.core.somaxconn bounds it further.
 pub const BACKLOG: u32 = 65_535;
-/// After a failed accept the origin waits so long before it tries again: no spin at the descriptor limit.
-pub const ACCEPT_RETRY_MS: Millis = 50;
 /// When buffers have run out, a flooding connection looks for one again after this.
 pub const BUFFER_RETRY_MS: Millis = 2;
 /// A port that the kernel has just named can be taken by another program before the shards bind it.
@@ -102,12 +101,7 @@ pub struct Origin {
     behaviour: Behaviour,
     conns: Slab<Conn>,
     counters: Arc<OriginCounters>,
-    /// Stops accepting at this many; those already on their way fit into the slab, which is larger.
-    connections_max: usize,
-    /// At the limit.
-    full: bool,
-    stopping: bool,
-    accept_again_at: Option<Millis>,
+    door: Door,
     /// Flooding connections that found no buffer.
     starved: Vec<Key>,
     starved_until: Millis,
@@ -125,22 +119,14 @@ impl Origin {
             behaviour,
             conns: Slab::new(slots.max(connections_max)),
             counters,
-            connections_max,
-            full: false,
-            stopping: false,
-            accept_again_at: None,
+            door: Door::new(connections_max),
             starved: Vec::new(),
             starved_until: 0,
         }
     }
 
-    fn accept_all<N: Net>(&mut self, net: &mut N) {
-        self.accept_again_at = None;
-        (0..net.listeners() as u32).for_each(|listener| net.accept(ListenerId(listener)));
-    }
-
     fn on_accepted<N: Net>(&mut self, net: &mut N, sock: Sock) {
-        if self.stopping {
+        if self.door.is_stopping() {
             return net.close(sock, Close::Reset);
         }
         let Ok(key) = self.conns.insert(Conn { sock, phase: Phase::Open }) else {
@@ -149,9 +135,7 @@ impl Origin {
         self.counters.accepted.add(1);
         self.counters.open.add(1);
         net.adopt(sock, key.to_bits());
-        if self.conns.len() >= self.connections_max && !std::mem::replace(&mut self.full, true) {
-            (0..net.listeners() as u32).for_each(|listener| net.stop_accepting(ListenerId(listener)));
-        }
+        self.door.entered(net, self.conns.len());
         if self.behaviour != Behaviour::Sink {
             net.receive(sock);
         }
@@ -200,10 +184,7 @@ impl Origin {
             return;
         }
         self.counters.open.sub(1);
-        if self.full && !self.stopping && self.conns.len() < self.connections_max {
-            self.full = false;
-            self.accept_all(net);
-        }
+        self.door.left(net, self.conns.len());
     }
 
     /// Sends until the socket is full; its [`Event::Drained`] continues.
@@ -224,9 +205,7 @@ impl Origin {
     }
 
     fn stop<N: Net>(&mut self, net: &mut N) {
-        self.stopping = true;
-        self.accept_again_at = None;
-        (0..net.listeners() as u32).for_each(|listener| net.close_listener(ListenerId(listener)));
+        self.door.stop(net);
         for slot in 0..self.conns.slots() {
             if let Some(key) = self.conns.key_at(slot) {
                 self.close(net, key, Close::Reset);
@@ -241,8 +220,7 @@ impl<N: Net> Handler<N> for Origin {
             Event::Accepted { sock, .. } => self.on_accepted(net, sock),
             Event::AcceptFailed { .. } => {
                 self.counters.accept_errors.add(1);
-                self.accept_again_at =
-                    Some(net.now() + ACCEPT_RETRY_MS).filter(|_| !self.stopping && !self.full);
+                self.door.failed(net.now());
             }
             Event::Received { sock, buf, .. } => self.on_received(net, sock, buf),
             Event::Eof { owner, .. } => self.on_eof(net, Key::from_bits(owner)),
@@ -264,7 +242,7 @@ impl<N: Net> App<N> for Origin {
     type Mail = OriginMail;
 
     fn start(&mut self, net: &mut N) {
-        self.accept_all(net);
+        self.door.open(net);
     }
 
     fn on_mail(&mut self, net: &mut N, mail: OriginMail) {
@@ -274,9 +252,7 @@ impl<N: Net> App<N> for Origin {
     }
 
     fn on_turn(&mut self, net: &mut N) {
-        if self.accept_again_at.is_some_and(|at| at <= net.now()) && !self.full {
-            self.accept_all(net);
-        }
+        self.door.handle_timeout(net);
         if !self.starved.is_empty() && self.starved_until <= net.now() {
             for key in std::mem::take(&mut self.starved) {
                 self.flood(net, key);
@@ -286,11 +262,11 @@ impl<N: Net> App<N> for Origin {
 
     fn poll_timeout(&self) -> Option<Millis> {
         let starved = (!self.starved.is_empty()).then_some(self.starved_until);
-        self.accept_again_at.into_iter().chain(starved).min()
+        self.door.poll_timeout().into_iter().chain(starved).min()
     }
 
     fn is_finished(&self) -> bool {
-        self.stopping && self.conns.is_empty()
+        self.door.is_stopping() && self.conns.is_empty()
     }
 }
 
@@ -324,27 +300,42 @@ pub struct RunningOrigin {
 
 /// Opens the listeners and accepts.
 pub fn start(config: &OriginConfig) -> Result<RunningOrigin, StartError> {
-    let demand = Demand {
-        connections: config.connections,
-        shards: config.shards,
-        accepts: 1,
-        connects: 0,
-        listeners: 1,
-    };
-    let plan = plan(config.engine, &demand)?;
+    let plan = plan_origin(config.engine, config.connections, config.shards)?;
     let counters: Vec<_> = (0..plan.shards).map(|_| Arc::new(OriginCounters::default())).collect();
     let (limit, slots) = (plan.connections_per_shard as usize, plan.accept_slots as usize);
-    let make = |shard: usize| {
+    let (address, shards) = spawn_on(config.listen, &plan, |shard| {
         let counters = counters.get(shard).map(Arc::clone).unwrap_or_default();
         Origin::new(config.behaviour, limit, slots, counters)
-    };
+    })?;
+    Ok(RunningOrigin { address, plan, shards, counters })
+}
+
+pub(crate) fn plan_origin(
+    engine: Option<Engine>,
+    connections: Option<u64>,
+    shards: Option<usize>,
+) -> Result<ShardPlan, StartError> {
+    plan(engine, &Demand { connections, shards, accepts: 1, connects: 0, listeners: 1 })
+}
+
+/// Spawns one app per shard on `listen`, and says where that is.
+pub(crate) fn spawn_on<A, M>(
+    listen: SocketAddr,
+    plan: &ShardPlan,
+    mut make: impl FnMut(usize) -> A,
+) -> Result<(SocketAddr, Vec<Shard<A, M>>), StartError>
+where
+    A: App<EpollNet, Mail = M> + App<UringNet, Mail = M> + Send + 'static,
+    M: Send + 'static,
+{
     let mut attempts = 0..PORT_ATTEMPTS;
     loop {
-        let address = name_port(config.listen).map_err(StartError::Port)?;
-        match spawn(&plan, &[(address, BACKLOG)], make) {
-            Ok(shards) => return Ok(RunningOrigin { address, plan, shards, counters }),
+        let address = name_port(listen).map_err(StartError::Port)?;
+        let listen_on = Listen { address, backlog: BACKLOG };
+        match spawn(plan, &[listen_on], &mut make) {
+            Ok(shards) => return Ok((address, shards)),
             Err(SpawnError::Listen { errno: Errno::EADDRINUSE, .. })
-                if config.listen.port() == 0 && attempts.next().is_some() => {}
+                if listen.port() == 0 && attempts.next().is_some() => {}
             Err(error) => return Err(error.into()),
         }
     }
@@ -374,15 +365,21 @@ impl RunningOrigin {
 
     /// Resets all connections, closes the listeners and ends the threads.
     pub fn stop(self) -> Result<OriginStats, Errno> {
-        let mut result = Ok(());
-        for shard in &self.shards {
-            // Its mailbox is full or the shard has ended; joining it tells.
-            let _ = shard.sender.send(OriginMail::Stop);
-        }
-        for shard in self.shards {
-            let ended = shard.thread.join().unwrap_or(Err(Errno::ECANCELED));
-            result = result.and(ended.map(drop));
-        }
-        result.map(|()| self.counters.iter().fold(OriginStats::default(), |sum, shard| sum.add(shard)))
+        stop_shards(self.shards)
+            .map(|()| self.counters.iter().fold(OriginStats::default(), |sum, shard| sum.add(shard)))
     }
+}
+
+pub(crate) fn stop_shards<A>(shards: Vec<Shard<A, OriginMail>>) -> Result<(), Errno> {
+    for shard in &shards {
+        // Its mailbox is full or the shard has ended; joining it tells.
+        let _ = shard.sender.send(OriginMail::Stop);
+    }
+    let mut result = Ok(());
+    for shard in shards {
+        // All are joined, whatever has become of the first.
+        let ended = shard.thread.join().unwrap_or(Err(Errno::ECANCELED));
+        result = result.and(ended.map(drop));
+    }
+    result
 }

@@ -10,20 +10,19 @@
 
 mod app;
 mod measure;
-mod pace;
 
 pub use app::{LoadMail, TcpLoad};
-pub use measure::{LATENCY_MAX, Latency, LoadCounters, Reason, Report, Snapshot};
+pub use measure::{LoadCounters, Reason, Report, Snapshot};
 
 use crate::StartError;
-use crate::machine::plan;
-use app::{ShardConfig, share};
-use fourfold_base::Millis;
+use crate::machine::{WaitError, plan};
+use crate::tuples::{self, Wanted};
+use app::ShardConfig;
+pub(crate) use app::{TUPLE_ATTEMPTS_MAX, TUPLE_RETRY_MS, share};
 use fourfold_engine::{Demand, Engine, Shard, ShardPlan, spawn};
-use fourfold_ports::{Family, Mode, PortSet, PortSpan, SourceSet, Space, SpaceConfig, TIME_WAIT_MS};
+use fourfold_ports::{Mode, PortSpan, SourceSet, Space};
 use fourfold_sys::clock::monotonic_us;
 use fourfold_sys::{Errno, machine};
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -34,12 +33,6 @@ use std::time::{Duration, Instant};
 pub const PENDING_PER_SHARD: u32 = 256;
 /// The longest message in [`Work::Requests`].
 pub const MESSAGE_BYTES_MAX: u32 = 16 << 20;
-/// Where the kernel lets go of a tuple in TIME_WAIT early, it does so a second after the peer's FIN, which comes after our
-/// close; older kernels count whole seconds.
-const TIME_WAIT_REUSED_MS: Millis = 2000;
-/// A tuple held by another socket is mostly the TIME_WAIT of a load that ended just now: worth another try so soon.
-const FOREIGN_RECHECK_MS: Millis = TIME_WAIT_REUSED_MS;
-
 /// What is done with a connection once it is verified.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Work {
@@ -118,25 +111,6 @@ pub struct RunningLoad {
     started: Instant,
 }
 
-/// Why there is no report.
-#[derive(Debug)]
-pub enum WaitError {
-    /// The load goes on; wait again, or stop it first.
-    StillRunning,
-    Shard(Errno),
-}
-
-impl fmt::Display for WaitError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::StillRunning => f.write_str("the load is still running"),
-            Self::Shard(errno) => write!(f, "a shard of the load ended: {errno}"),
-        }
-    }
-}
-
-impl std::error::Error for WaitError {}
-
 /// Begins at once.
 pub fn start(config: &LoadConfig) -> Result<RunningLoad, StartError> {
     check(config)?;
@@ -148,7 +122,7 @@ pub fn start(config: &LoadConfig) -> Result<RunningLoad, StartError> {
         listeners: 0,
     };
     let plan = plan(config.engine, &demand)?;
-    let space = config.mode.map(|mode| space(config, mode, plan.shards)).transpose()?;
+    let space = config.mode.map(|mode| tuples::space(&wanted(config), mode, plan.shards)).transpose()?;
     let counters: Vec<_> = (0..plan.shards).map(|_| Arc::new(LoadCounters::default())).collect();
     let (end, ends) = channel();
     let shards = spawn(&plan, &[], |index| {
@@ -200,51 +174,9 @@ fn check(config: &LoadConfig) -> Result<(), StartError> {
     }
 }
 
-/// The tuples towards the target; enough of them.
-fn space(config: &LoadConfig, mode: Mode, shards: usize) -> Result<Arc<Space>, StartError> {
-    let refuse = |error: &dyn fmt::Display| StartError::Config(error.to_string());
-    let (first, last) = machine::local_port_range();
-    let span = match config.span {
-        Some(span) => span,
-        None => PortSpan::new(first, last).map_err(|error| refuse(&error))?,
-    };
-    if mode == Mode::Late && (span.first() < first || span.last() > last) {
-        return Err(StartError::Config(format!(
-            "ports {span} are not within net.ipv4.ip_local_port_range ({first}-{last}), where the kernel lets a port be pinned late"
-        )));
-    }
-    let spans = machine::reserved_ports().into_iter().filter_map(|(a, b)| PortSpan::new(a, b).ok());
-    let space = Space::new(SpaceConfig {
-        time_wait_quarantine_ms: time_wait_ms(mode, config.target.ip().is_loopback()),
-        foreign_recheck_ms: FOREIGN_RECHECK_MS,
-        reserved: if mode == Mode::Late { PortSet::new(spans) } else { PortSet::default() },
-        family: Some(Family::of(config.target.ip())),
-        shards,
-        ..SpaceConfig::new(config.sources.clone(), span, mode)
-    })
-    .map_err(|error| refuse(&error))?;
-    let total = space.headroom().total;
-    if total < config.connections {
-        return Err(StartError::Config(format!(
-            "{} connections to {} need as many source ports; ports {span} of {} source address(es) make {total}: name more --source addresses",
-            config.connections,
-            config.target,
-            space.sources().len(),
-        )));
-    }
-    Ok(space)
-}
-
-/// How long a tuple rests that we closed first.
-fn time_wait_ms(mode: Mode, loopback: bool) -> Millis {
-    let timestamps = machine::sysctl_number("net.ipv4.tcp_timestamps").unwrap_or(1) != 0;
-    match (mode, machine::sysctl_number("net.ipv4.tcp_tw_reuse").unwrap_or(0)) {
-        _ if !timestamps => TIME_WAIT_MS,
-        (Mode::Early, _) => 0,
-        (Mode::Late, 1) => TIME_WAIT_REUSED_MS,
-        (Mode::Late, 2) if loopback => TIME_WAIT_REUSED_MS,
-        (Mode::Late, _) => TIME_WAIT_MS,
-    }
+fn wanted(config: &LoadConfig) -> Wanted<'_> {
+    let LoadConfig { target, connections, sources, span, .. } = config;
+    Wanted { target: *target, connections: *connections, sources, span: *span }
 }
 
 impl RunningLoad {

@@ -12,7 +12,7 @@ use fourfold_ports::{Family, Mode, PortSet, PortSpan, Space, SpaceConfig};
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// What of this machine decides how tuples are used. Gathered by the program, so that tests and the simulator can say
@@ -29,6 +29,8 @@ pub struct Machine {
     /// net.ipv4.tcp_tw_reuse_delay
     pub tw_reuse_delay_ms: u64,
     pub tcp_timestamps: bool,
+    /// For numbers that nobody should guess or meet twice, such as request ids.
+    pub seed: u64,
 }
 
 impl Machine {
@@ -187,8 +189,8 @@ pub struct PoolState {
 #[derive(Default)]
 pub struct ShardState {
     pub counters: Counters,
-    /// Per pool: this shard has clients waiting.
-    pub(crate) waiting: Vec<AtomicBool>,
+    /// Per pool: clients of this shard that wait.
+    pub(crate) waiting: Vec<AtomicU32>,
     sender: OnceLock<Sender<Mail>>,
 }
 
@@ -238,7 +240,7 @@ impl Shared {
             queue_max: queue_max(pool.queue_max),
         });
         let shard = |_| ShardState {
-            waiting: plan.pools.iter().map(|_| AtomicBool::new(false)).collect(),
+            waiting: plan.pools.iter().map(|_| AtomicU32::new(0)).collect(),
             ..ShardState::default()
         };
         Ok(Arc::new(Self {
@@ -345,7 +347,7 @@ impl Shared {
         let waits = |index: &usize| {
             let shard = self.shards.get(*index);
             *index != from
-                && shard.and_then(|s| s.waiting.get(pool)).is_some_and(|waiting| waiting.load(Relaxed))
+                && shard.and_then(|s| s.waiting.get(pool)).is_some_and(|waiting| waiting.load(Relaxed) > 0)
         };
         if let Some(index) = (0..count).map(|step| (first + step) % count).find(waits)
             && let Some(shard) = self.shards.get(index)

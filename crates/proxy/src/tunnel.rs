@@ -10,7 +10,6 @@
 //! ```
 
 use fourfold_base::Millis;
-use fourfold_base::slab::Key;
 use fourfold_engine::Sock;
 use fourfold_ports::{Lease, Release};
 
@@ -19,18 +18,6 @@ use fourfold_ports::{Lease, Release};
 pub(crate) enum Side {
     Client,
     Server,
-}
-
-const SERVER_BIT: u64 = 1 << 63;
-
-/// The number by which the engine knows a tunnel's socket.
-pub(crate) fn owner(key: Key, side: Side) -> u64 {
-    key.to_bits() | if side == Side::Server { SERVER_BIT } else { 0 }
-}
-
-pub(crate) fn parse_owner(owner: u64) -> (Key, Side) {
-    let side = if owner & SERVER_BIT != 0 { Side::Server } else { Side::Client };
-    (Key::from_bits(owner & !SERVER_BIT), side)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,6 +72,8 @@ pub(crate) struct Tunnel {
     pub active: Millis,
     /// Bytes queued for either side when it was last found without an event.
     pub unsent: u32,
+    /// Its own; 0: the listener's.
+    pub idle_timeout_s: u32,
     /// When a waiting client is refused.
     pub wait_until: Millis,
 }
@@ -106,6 +95,7 @@ impl Tunnel {
             release: Release::Clean,
             active: now,
             unsent: 0,
+            idle_timeout_s: 0,
             wait_until: 0,
         }
     }
@@ -144,14 +134,6 @@ impl Side {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn owner_carries_key_and_side() {
-        let key = Key { slot: 77, generation: 0x7FFF_FFFF };
-        for side in [Side::Client, Side::Server] {
-            assert_eq!(parse_owner(owner(key, side)), (key, side));
-        }
-    }
 
     #[test]
     fn idle_tunnel_stays_small() {

@@ -40,6 +40,29 @@ pub(crate) struct Attempt {
     pub local: Local,
 }
 
+/// What a client asks of a pool.
+pub(crate) struct Want<'a> {
+    /// For algorithms that keep a key on a server.
+    pub key: Option<u64>,
+    /// Requests in flight by server; `None`: connections count.
+    pub loads: Option<&'a [u32]>,
+    /// Whether a connection to the server lies ready.
+    pub warm: &'a dyn Fn(usize) -> bool,
+    /// Servers that have failed this client.
+    pub avoid: &'a [u32],
+}
+
+impl Want<'_> {
+    /// Any server, over a connection of its own.
+    pub const ANY: Want<'static> = Want { key: None, loads: None, warm: &|_| false, avoid: &[] };
+}
+
+pub(crate) enum Choice {
+    /// A server with a connection that lies ready.
+    Warm(u32),
+    Fresh(Attempt),
+}
+
 /// A source address that has gone is tried again after this.
 const SOURCE_EJECTED_MS: Millis = 5_000;
 
@@ -112,14 +135,20 @@ impl Upstreams {
     }
 
     /// The next way to a server of `pool`, or what there is too little of.
-    pub fn attempt(&mut self, pool: usize, now: Millis) -> Result<Attempt, (Shortage, Option<Millis>)> {
+    pub fn attempt(
+        &mut self,
+        pool: usize,
+        want: &Want<'_>,
+        now: Millis,
+    ) -> Result<Choice, (Shortage, Option<Millis>)> {
         let (Some(state), Some(plan), Some(own)) =
             (self.shared.pools.get(pool), self.shared.plan.pools.get(pool), self.pools.get_mut(pool))
         else {
             return Err((Shortage::Servers, None));
         };
         // A server that cannot be had right now is passed over for this client; another may do.
-        let mut passed: Vec<usize> = Vec::new();
+        let mut passed: Vec<usize> = want.avoid.iter().map(|server| *server as usize).collect();
+        let mut forgiving = passed.is_empty();
         let (mut exhausted, mut next_free) = (false, None);
         loop {
             let servers = &own.servers;
@@ -128,15 +157,26 @@ impl Upstreams {
                 let (server, limit) = (state.servers.get(index)?, plan.servers.get(index)?.max_connections);
                 let active = server.active.load(Relaxed);
                 let usable = !server.is_down(now)
-                    && limit.is_none_or(|limit| active < limit)
+                    && (limit.is_none_or(|limit| active < limit) || (want.warm)(index))
                     && !passed.contains(&index);
-                usable.then_some(active)
+                let load = want.loads.map_or(active, |loads| loads.get(index).copied().unwrap_or(0));
+                usable.then_some(load)
             };
-            let Some(index) = own.picker.pick(Ask { key: None, now }, load) else { break };
+            let Some(index) = own.picker.pick(Ask { key: want.key, now }, load) else {
+                // A server that failed this very client is better than none.
+                if !std::mem::replace(&mut forgiving, true) {
+                    passed.clear();
+                    continue;
+                }
+                break;
+            };
             let (Some(server), Some(Some(path))) = (state.servers.get(index), servers.get(index).copied())
             else {
                 break;
             };
+            if (want.warm)(index) {
+                return Ok(Choice::Warm(index as u32));
+            }
             let Some(Path { target, slice }) = self.paths.get_mut(path as usize) else { break };
             let limit = plan.servers.get(index).and_then(|server| server.max_connections);
             match slice.lease(now) {
@@ -149,7 +189,8 @@ impl Upstreams {
                 }
                 Ok(lease) => {
                     let local = target.local(lease.source_index(), lease.port());
-                    return Ok(Attempt { server: index as u32, path, lease, remote: target.address, local });
+                    let remote = target.address;
+                    return Ok(Choice::Fresh(Attempt { server: index as u32, path, lease, remote, local }));
                 }
                 Err(none) => {
                     exhausted = true;

@@ -6,7 +6,7 @@ use fourfold_base::Millis;
 use fourfold_base::prng::Prng;
 use fourfold_engine::sim::{self, Behaviour, Fault, SharedMachine, SimConfig, SimNet, Style};
 use fourfold_engine::{App, BUFFER_BYTES, ListenerId, Mailbox, Net, SEND_QUEUE_HIGH, mailbox};
-use fourfold_proxy::{Mail, Shared, TcpProxy, Totals};
+use fourfold_proxy::{Mail, Proxy, Shared, Totals};
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
@@ -51,7 +51,7 @@ pub struct Report {
 
 pub(crate) struct Shard {
     pub net: SimNet,
-    pub app: TcpProxy,
+    pub app: Proxy,
     mailbox: Mailbox<Mail>,
     mail: VecDeque<Mail>,
     finished: bool,
@@ -143,7 +143,7 @@ impl<'a> Run<'a> {
         if let Some(shard) = self.shared.shards.get(number) {
             shard.set_sender(sender);
         }
-        let app = TcpProxy::new(Arc::clone(&self.shared), number, 0);
+        let app = Proxy::new(Arc::clone(&self.shared), number, 0);
         Ok(Shard { net, app, mailbox, mail: VecDeque::new(), finished: false })
     }
 

@@ -148,6 +148,7 @@ fn machine(rng: &mut Prng) -> Machine {
         reserved_ports: PortSet::default(),
         tw_reuse: u64::from(rng.below(3)),
         tw_reuse_delay_ms: 1000,
+        seed: 1,
         tcp_timestamps: !rng.chance(1, 4),
     }
 }

@@ -113,8 +113,8 @@ impl Pool {
         BUFFER_BYTES - usize::from(tail.end) >= buf.len()
     }
 
-    /// Moves the bytes of `buf` behind those of `tail`, as many as fit.
-    pub fn join(&mut self, tail: &mut Buf, buf: Buf) {
+    /// Moves the bytes of `buf` behind those of `tail`, as many as fit; what does not comes back.
+    pub fn join(&mut self, tail: &mut Buf, mut buf: Buf) -> Option<Buf> {
         let len = buf.len().min(BUFFER_BYTES - usize::from(tail.end));
         // SAFETY: two owned buffers of this pool never overlap; `len` bytes are within each, behind the end of one. The kernel
         // may be sending what is before that end, and nothing of it changes.
@@ -124,7 +124,21 @@ impl Pool {
             std::ptr::copy_nonoverlapping(from, to, len);
         }
         tail.end += len as u16;
+        buf.advance(len);
+        if !buf.is_empty() {
+            return Some(buf);
+        }
         self.free(buf);
+        None
+    }
+
+    /// A fresh buffer with these bytes, of which there are at most [`BUFFER_BYTES`]. `None`: as with [`Self::alloc`].
+    pub fn write(&mut self, bytes: &[u8]) -> Option<Buf> {
+        debug_assert!(bytes.len() <= BUFFER_BYTES);
+        let mut buf = self.alloc()?;
+        buf.truncate(bytes.len());
+        self.bytes_mut(&mut buf).iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+        Some(buf)
     }
 
     /// Hands idle memory back to the kernel. The mapping stays, so buffers keep their addresses.
@@ -215,7 +229,7 @@ impl Queue {
             let Meta { start, end, .. } = pool.meta[usize::from(self.tail)];
             let mut tail = Buf { id: self.tail, start, end };
             if pool.fits(&tail, &buf) {
-                pool.join(&mut tail, buf);
+                let _ = pool.join(&mut tail, buf);
                 pool.meta[usize::from(self.tail)].end = tail.end;
                 return;
             }
@@ -319,6 +333,23 @@ mod tests {
         }
         assert_eq!(queue.bytes(), expected.len());
         queue.clear(&mut pool);
+        assert_eq!(pool.in_use(), 0);
+    }
+
+    #[test]
+    fn joined_bytes_follow_and_what_does_not_fit_comes_back() {
+        let mut pool = Pool::new(8);
+        let mut tail = pool.write(b"hello, ").unwrap();
+        let mut world = pool.write(b"... world").unwrap();
+        world.advance(4);
+        assert!(pool.join(&mut tail, world).is_none());
+        assert_eq!((pool.bytes(&tail), pool.in_use()), (b"hello, world".as_slice(), 1));
+        let long = filled(&mut pool, 7, BUFFER_BYTES);
+        let rest = pool.join(&mut tail, long).unwrap();
+        assert_eq!((tail.len(), rest.len()), (BUFFER_BYTES, 12));
+        assert!(pool.bytes(&tail)[12..].iter().chain(pool.bytes(&rest)).all(|byte| *byte == 7));
+        pool.free(tail);
+        pool.free(rest);
         assert_eq!(pool.in_use(), 0);
     }
 

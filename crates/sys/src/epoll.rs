@@ -9,6 +9,8 @@ pub struct Epoll {
     ready: Vec<libc::epoll_event>,
 }
 
+const SOCKET_INPUT: libc::c_int = libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLET;
+
 /// What one descriptor reported.
 #[derive(Clone, Copy, Debug)]
 pub struct Ready {
@@ -30,14 +32,20 @@ impl Epoll {
         Ok(Self { fd, ready: vec![libc::epoll_event { events: 0, u64: 0 }; batch.max(1)] })
     }
 
-    /// Edge-triggered in both directions: one system call in a socket's life.
-    pub fn add_socket(&self, fd: RawFd, data: u64) -> Result<(), Errno> {
-        self.add(fd, data, libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET)
+    /// Edge-triggered, in both directions or, for a socket that can be written to as it is, for input only.
+    pub fn add_socket(&self, fd: RawFd, data: u64, output: bool) -> Result<(), Errno> {
+        let output = if output { libc::EPOLLOUT } else { 0 };
+        self.control(libc::EPOLL_CTL_ADD, fd, data, SOCKET_INPUT | output)
+    }
+
+    /// Edge-triggered in both directions from now on. What is ready now is reported.
+    pub fn add_output(&self, fd: RawFd, data: u64) -> Result<(), Errno> {
+        self.control(libc::EPOLL_CTL_MOD, fd, data, SOCKET_INPUT | libc::EPOLLOUT)
     }
 
     /// Level-triggered input, for listeners and wakers.
     pub fn add_input(&self, fd: RawFd, data: u64) -> Result<(), Errno> {
-        self.add(fd, data, libc::EPOLLIN)
+        self.control(libc::EPOLL_CTL_ADD, fd, data, libc::EPOLLIN)
     }
 
     pub fn remove(&self, fd: RawFd) -> Result<(), Errno> {
@@ -46,11 +54,10 @@ impl Epoll {
             .map(drop)
     }
 
-    fn add(&self, fd: RawFd, data: u64, events: libc::c_int) -> Result<(), Errno> {
+    fn control(&self, what: libc::c_int, fd: RawFd, data: u64, events: libc::c_int) -> Result<(), Errno> {
         let mut event = libc::epoll_event { events: events as u32, u64: data };
         // SAFETY: the event outlives the call.
-        check(unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event) })
-            .map(drop)
+        check(unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), what, fd, &raw mut event) }).map(drop)
     }
 
     /// Waits at most `timeout_ms` (`None`: for ever) and replaces the content of `ready`.

@@ -74,6 +74,17 @@ impl RawAddress {
         Self { storage, len: len as libc::socklen_t }
     }
 
+    /// To be written to by the kernel.
+    pub(crate) const EMPTY: Self = Self {
+        // SAFETY: all zero is a valid sockaddr_storage.
+        storage: unsafe { MaybeUninit::<libc::sockaddr_storage>::zeroed().assume_init() },
+        len: size_of::<libc::sockaddr_storage>() as libc::socklen_t,
+    };
+
+    /// For a call that writes the address and its length, which must not be more than before.
+    pub(crate) fn as_mut_parts(&mut self) -> (*mut libc::sockaddr, *mut libc::socklen_t) {
+        (std::ptr::from_mut(&mut self.storage).cast(), &raw mut self.len)
+    }
     pub(crate) fn as_ptr(&self) -> *const libc::sockaddr {
         std::ptr::from_ref(&self.storage).cast()
     }
@@ -81,7 +92,7 @@ impl RawAddress {
         self.len
     }
 
-    fn to_std(self) -> Result<SocketAddr, Errno> {
+    pub(crate) fn to_std(self) -> Result<SocketAddr, Errno> {
         match libc::c_int::from(self.storage.ss_family) {
             libc::AF_INET => {
                 // SAFETY: the family says that a sockaddr_in is stored here.
@@ -229,23 +240,39 @@ pub fn take_error(fd: RawFd) -> Result<(), Errno> {
     if error == 0 { Ok(()) } else { Err(Errno(error)) }
 }
 
-pub fn accept(listener: RawFd) -> Result<OwnedFd, Errno> {
+/// The next connection and where it comes from.
+pub fn accept(listener: RawFd) -> Result<(OwnedFd, Option<SocketAddr>), Errno> {
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-    // SAFETY: no address is asked for; the descriptor is fresh and owned by us.
-    unsafe {
-        let fd = check(libc::accept4(listener, std::ptr::null_mut(), std::ptr::null_mut(), flags))?;
-        Ok(OwnedFd::from_raw_fd(fd))
-    }
+    let mut raw = RawAddress::EMPTY;
+    let (address, len) = raw.as_mut_parts();
+    // SAFETY: both outlive the call; the length says how much may be written. The descriptor is fresh and owned by us.
+    let fd = unsafe { OwnedFd::from_raw_fd(check(libc::accept4(listener, address, len, flags))?) };
+    Ok((fd, raw.to_std().ok()))
+}
+
+/// How many of the bytes sent the peer has acknowledged (tcp(7), TCP_INFO; Linux 4.1), also once the connection is gone. `made`:
+/// the connection was made here, and the kernel counts its SYN as a byte.
+pub fn bytes_acked(fd: RawFd, made: bool) -> Result<u64, Errno> {
+    /// Of `tcpi_bytes_acked` in `struct tcp_info` (include/uapi/linux/tcp.h), of which libc's type ends before.
+    const OFFSET: usize = 120;
+    let mut info = [0u64; 16];
+    let mut len = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: value and length outlive the call; the kernel cuts what it writes to the length.
+    check(unsafe {
+        libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut len)
+    })?;
+    let known = len as usize >= OFFSET + size_of::<u64>();
+    let acked = info.get(OFFSET / size_of::<u64>()).filter(|_| known).ok_or(Errno::ENOPROTOOPT)?;
+    Ok(acked.saturating_sub(u64::from(made)))
 }
 
 type NameCall = unsafe extern "C" fn(libc::c_int, *mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int;
 
 fn name(fd: RawFd, call: NameCall) -> Result<SocketAddr, Errno> {
-    // SAFETY: all zero is a valid sockaddr_storage.
-    let storage = unsafe { MaybeUninit::<libc::sockaddr_storage>::zeroed().assume_init() };
-    let mut raw = RawAddress { storage, len: size_of::<libc::sockaddr_storage>() as libc::socklen_t };
+    let mut raw = RawAddress::EMPTY;
+    let (address, len) = raw.as_mut_parts();
     // SAFETY: both outlive the call; the length says how much may be written.
-    check(unsafe { call(fd, std::ptr::from_mut(&mut raw.storage).cast(), &raw mut raw.len) })?;
+    check(unsafe { call(fd, address, len) })?;
     raw.to_std()
 }
 

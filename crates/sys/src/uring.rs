@@ -1,4 +1,4 @@
-//! io_uring for sockets: direct descriptors, provided buffers, multishot accept and receive.
+//! io_uring for sockets: direct descriptors, provided buffers, accepts that say who connects, multishot receive.
 //!
 //! A direct descriptor ("slot") lives in the ring's own table, not in the process's, so RLIMIT_NOFILE bounds each ring and not
 //! their sum. The ring needs Linux 6.11 (IORING_OP_BIND, socket options by IORING_OP_URING_CMD, direct descriptors that can be
@@ -71,6 +71,10 @@ pub struct Ring {
     slots: u32,
     provided: Provided,
     prepared: Box<Prepared>,
+    /// Where the kernel writes who connects; each stays where it is. A ring that is closed cancels what is in flight, and
+    /// writes nothing more.
+    #[expect(clippy::vec_box, reason = "the kernel keeps their addresses while the list grows")]
+    callers: Vec<Box<RawAddress>>,
     /// Option values per connecting slot; an option may be read after its submission.
     port_ranges: Vec<u32>,
     has_receive_cap: bool,
@@ -106,7 +110,8 @@ impl Ring {
             messages: Vec::with_capacity(SUBMISSIONS as usize),
         });
         let has_receive_cap = crate::machine::kernel() >= RECEIVE_CAP_SINCE;
-        Ok(Self { ring, slots, provided, prepared, port_ranges: vec![0; slots as usize], has_receive_cap })
+        let port_ranges = vec![0; slots as usize];
+        Ok(Self { ring, slots, provided, prepared, callers: Vec::new(), port_ranges, has_receive_cap })
     }
 
     pub fn slots(&self) -> u32 {
@@ -133,10 +138,24 @@ impl Ring {
         Some(Pool::filled(id, usize::try_from(completion.result).unwrap_or(0)))
     }
 
-    /// Accepts until told to stop; results are slots.
-    pub fn accept(&mut self, listener: RawFd, data: u64) {
-        let entry = opcode::AcceptMulti::new(Fd(listener)).allocate_file_index(true).build();
+    /// Accepts one connection; the result is its slot, and [`Self::caller`] says where it comes from. `place` numbers the
+    /// accepts in flight of this ring. A connection for which there is no slot is lost: never have more accepts in flight than
+    /// free slots.
+    pub fn accept(&mut self, listener: RawFd, place: usize, data: u64) {
+        while self.callers.len() <= place {
+            self.callers.push(Box::new(RawAddress::EMPTY));
+        }
+        let Some(caller) = self.callers.get_mut(place) else { return };
+        **caller = RawAddress::EMPTY;
+        let (address, len) = caller.as_mut_parts();
+        let slot = Some(DestinationSlot::auto_target());
+        let entry = opcode::Accept::new(Fd(listener), address, len).file_index(slot).build();
         self.push(entry.user_data(data));
+    }
+
+    /// Who was accepted at `place`.
+    pub fn caller(&self, place: usize) -> Option<SocketAddr> {
+        self.callers.get(place)?.to_std().ok()
     }
 
     /// Watches a waker.
@@ -328,7 +347,7 @@ impl Ring {
     fn push(&mut self, entry: Entry) {
         loop {
             // SAFETY: what the entry points to lives until the submission (`prepared`), for ever (statics), or as long as
-            // the ring (`port_ranges`, the pool's buffers, which the caller keeps until the completion).
+            // the ring (`port_ranges`, `callers`, the pool's buffers, which the caller keeps until the completion).
             if unsafe { self.ring.submission().push(&entry) }.is_ok() {
                 return;
             }

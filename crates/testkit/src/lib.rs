@@ -14,7 +14,9 @@
 //! | [`wait`] | `eventually` |
 //! | [`need`] | skip with a reason |
 //! | [`poll`] | epoll and non-blocking connects, for clients with many connections |
+//! | [`corpus`] | HTTP messages and what is expected of them
 
+pub mod corpus;
 pub mod need;
 pub mod netns;
 pub mod peer;

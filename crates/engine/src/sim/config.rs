@@ -1,6 +1,7 @@
 //! What a virtual machine is told at its start, whom it asks, and what it counts.
 
 use super::conn::Answer;
+use super::script::Script;
 use fourfold_base::Millis;
 use fourfold_base::prng::Prng;
 use fourfold_sys::Errno;
@@ -72,6 +73,10 @@ pub struct Attempt {
 /// Decides what the world beyond the app's own doing is like.
 pub trait Director {
     fn connect(&mut self, rng: &mut Prng, attempt: &Attempt) -> Answer;
+    /// Who answers, if it is one that speaks. Asked after a connect that works.
+    fn script(&mut self, _rng: &mut Prng, _attempt: &Attempt) -> Option<Box<dyn Script>> {
+        None
+    }
     /// An error for the next accept.
     fn accept_error(&mut self, _rng: &mut Prng, _now: Millis) -> Option<Errno> {
         None

@@ -5,8 +5,9 @@
 //! peer ◀── reader ─── [kernels' buffers, `window`] ◀── taken ─── app
 //! ```
 
-use super::content::Reader;
+use super::content::{Reader, Wrong, fill};
 use super::machine::Tuple;
+use super::script::Talk;
 use crate::net::{Close, ListenerId, Sock};
 use fourfold_base::Millis;
 use fourfold_sys::Errno;
@@ -123,13 +124,15 @@ pub enum PeerEnd {
 }
 
 /// A connection's record, kept to the end for whoever judges the run.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Connection {
     pub kind: Kind,
     /// The number in the header of what the peer writes.
     pub stream: u32,
     pub remote: SocketAddr,
     pub behaviour: Behaviour,
+    /// A peer that speaks, instead of writing its stream.
+    pub(super) talk: Option<Box<Talk>>,
     /// By which the app knows its end, once it has said so.
     pub owner: Option<u64>,
     pub app: AppEnd,
@@ -160,6 +163,8 @@ pub struct Connection {
     pub reader: Reader,
     /// When it last took some.
     pub taken_at: Millis,
+    /// What had been taken when the peer's socket went.
+    pub(super) acked_at_end: Option<u64>,
     /// What the peer has read of that, and when.
     pub read: u64,
     pub read_at: Millis,
@@ -192,6 +197,7 @@ impl Connection {
             stream,
             remote,
             behaviour,
+            talk: None,
             owner: None,
             app: AppEnd::Early,
             peer: PeerEnd::Open,
@@ -211,6 +217,7 @@ impl Connection {
             read_at: 0,
             room_at_close: 0,
             taken_at: 0,
+            acked_at_end: None,
             fin_sent: false,
             fin_by_close: false,
             closed_at: None,
@@ -227,7 +234,11 @@ impl Connection {
 
     /// Bytes that the kernel took from the app.
     pub fn taken(&self) -> u64 {
-        self.reader.position()
+        self.talk.as_ref().map_or(self.reader.position(), |talk| talk.taken)
+    }
+    /// Bytes that the peer's kernel has acknowledged: while its socket is there it acknowledges at once.
+    pub fn acked(&self) -> u64 {
+        self.acked_at_end.unwrap_or(self.taken())
     }
     /// Bytes that wait for the app.
     pub fn available(&self) -> u64 {
@@ -242,6 +253,11 @@ impl Connection {
         self.peer != PeerEnd::Open || self.peer_reset || (self.fin && self.peer_eof)
     }
 
+    /// The peer's socket acknowledges nothing more.
+    pub(super) fn leave(&mut self, end: PeerEnd) {
+        self.peer = end;
+        self.acked_at_end = Some(self.taken());
+    }
     pub(super) fn has_started(&self) -> bool {
         match self.behaviour.start {
             Start::AtOnce => true,
@@ -251,6 +267,41 @@ impl Connection {
     }
     pub(super) fn may_end(&self) -> bool {
         self.behaviour.end != End::FinishAfterEof || self.peer_eof
+    }
+    /// The peer has nothing to write for now.
+    pub(super) fn is_silent(&self) -> bool {
+        match &self.talk {
+            Some(talk) => talk.left() == 0,
+            None => !self.has_started() || (self.written == self.behaviour.send_bytes && !self.may_end()),
+        }
+    }
+    pub(super) fn left_to_write(&self) -> u64 {
+        self.talk.as_ref().map_or(self.behaviour.send_bytes - self.written, |talk| talk.left() as u64)
+    }
+    pub(super) fn write(&mut self, count: u64) {
+        self.written += count;
+        if let Some(talk) = &mut self.talk {
+            talk.write(count as usize);
+        }
+    }
+    /// The app gets what was written.
+    pub(super) fn deliver(&mut self, bytes: &mut [u8]) {
+        match &mut self.talk {
+            Some(talk) => {
+                let said = talk.written.drain(..bytes.len());
+                said.zip(bytes.iter_mut()).for_each(|(from, to)| *to = from);
+            }
+            None => fill(self.stream, self.delivered, bytes),
+        }
+        self.delivered += bytes.len() as u64;
+    }
+    /// The kernel takes what the app sent.
+    pub(super) fn take(&mut self, bytes: &[u8]) -> Result<(), Wrong> {
+        match &mut self.talk {
+            Some(talk) => talk.take(bytes),
+            None => self.reader.take(bytes)?,
+        }
+        Ok(())
     }
     /// What the peer would read now.
     pub(super) fn readable_by_peer(&self) -> u64 {

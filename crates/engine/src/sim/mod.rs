@@ -15,6 +15,7 @@ mod conn;
 pub mod content;
 mod machine;
 mod peer;
+mod script;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -22,6 +23,7 @@ mod turn;
 pub use config::{Attempt, Director, Fault, SimConfig, SimStats, Style};
 pub use conn::{Answer, AppEnd, Behaviour, Break, Connection, End, Kind, PeerEnd, RECEIVE_BUFFER, Start};
 pub use machine::{Machine, SharedMachine, Tuple};
+pub use script::{Ended, Move, Script};
 
 use crate::net::SEND_QUEUE_HIGH;
 use crate::net::{Close, Handler, ListenerId, NO_OWNER, Net, NetStats, Pressure, Refused, Sock};
@@ -31,6 +33,7 @@ use fourfold_sys::Errno;
 use fourfold_sys::buffers::{Buf, Pool};
 use fourfold_sys::socket::{Local, Step};
 use machine::Taking;
+use script::Talk;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -103,6 +106,8 @@ enum Action {
     Arrive(usize),
     Answer(usize),
     Write(usize),
+    /// A peer that speaks makes its next move.
+    Step(usize),
     Read(usize),
     Break(usize),
     /// The kernel gives the peer up, or learns that the peer has.
@@ -182,6 +187,22 @@ impl SimNet {
         self.conns.push(Connection::new(Kind::Client(listener), stream, from, behaviour));
         let conn = self.conns.len() - 1;
         self.schedule(at, Action::Arrive(conn));
+        conn
+    }
+
+    /// As [`Self::add_client`], one that speaks.
+    pub fn add_speaker(
+        &mut self,
+        listener: ListenerId,
+        from: SocketAddr,
+        at: Millis,
+        behaviour: Behaviour,
+        script: Box<dyn Script>,
+    ) -> usize {
+        let conn = self.add_client(listener, from, at, behaviour);
+        if let Some(entry) = self.conns.get_mut(conn) {
+            entry.talk = Some(Talk::new(script));
+        }
         conn
     }
 
@@ -382,6 +403,9 @@ impl Net for SimNet {
             Ok(attempt) => {
                 let Answer { after, outcome } = self.director.connect(&mut self.rng, &attempt);
                 let error = outcome.map(|behaviour| self.conns[conn].behaviour = behaviour).err();
+                if error.is_none() {
+                    self.conns[conn].talk = self.director.script(&mut self.rng, &attempt).map(Talk::new);
+                }
                 (after, error)
             }
         };
@@ -439,7 +463,7 @@ impl Net for SimNet {
         slot.queued += buf.len();
         // As the real queue does it: small pieces share a buffer.
         match slot.queue.back_mut() {
-            Some(tail) if self.pool.fits(tail, &buf) => self.pool.join(tail, buf),
+            Some(tail) if self.pool.fits(tail, &buf) => drop(self.pool.join(tail, buf)),
             _ => slot.queue.push_back(buf),
         }
         let buffers = slot.queue.len();
@@ -494,17 +518,16 @@ impl Net for SimNet {
         self.conn_of(sock.index).map(|conn| conn.remote).ok_or(Errno::ENOTCONN)
     }
 
-    fn alloc(&mut self) -> Option<Buf> {
-        self.pool.alloc()
+    fn acked(&mut self, sock: Sock) -> Option<u64> {
+        self.operand(sock)?;
+        self.conn_of(sock.index).map(|conn| conn.acked())
     }
-    fn bytes<'a>(&'a self, buf: &'a Buf) -> &'a [u8] {
-        self.pool.bytes(buf)
+
+    fn pool(&self) -> &Pool {
+        &self.pool
     }
-    fn bytes_mut<'a>(&'a mut self, buf: &'a mut Buf) -> &'a mut [u8] {
-        self.pool.bytes_mut(buf)
-    }
-    fn free(&mut self, buf: Buf) {
-        self.pool.free(buf);
+    fn pool_mut(&mut self) -> &mut Pool {
+        &mut self.pool
     }
 
     /// Time passes only when nothing is ready: to the next event or the deadline, whichever comes first.
@@ -513,8 +536,8 @@ impl Net for SimNet {
         Ok(())
     }
 
-    fn now(&self) -> Millis {
-        self.now
+    fn micros(&self) -> u64 {
+        self.now * 1000
     }
 
     fn stats(&self) -> NetStats {

@@ -1,6 +1,7 @@
 //! The world's part: peers write, read and break off by their scripts, and the kernel answers for closed sockets.
 
 use super::conn::{AppEnd, Break, Connection, End, Kind, PeerEnd, RECEIVE_BUFFER};
+use super::script::Ended;
 use super::{Action, Fault, Phase, SimNet, Slot};
 use crate::net::{Close, Sock};
 use fourfold_base::Millis;
@@ -17,6 +18,7 @@ impl SimNet {
             Action::Arrive(conn) => self.arrive(conn),
             Action::Answer(conn) => self.answer(conn),
             Action::Write(conn) => self.peer_writes(conn),
+            Action::Step(conn) => self.step(conn),
             Action::Read(conn) => self.peer_reads(conn),
             Action::Break(conn) => self.peer_breaks(conn),
             Action::Lost(conn, errno) => self.break_connection(conn, Errno(errno)),
@@ -50,6 +52,7 @@ impl SimNet {
             (conn.app, conn.peer, conn.peer_reset) = (AppEnd::Never, PeerEnd::Gone, true);
             conn.closed_at = Some(now);
         }
+        self.tell_reset(conn);
     }
 
     /// A connect that failed.
@@ -84,12 +87,12 @@ impl SimNet {
             self.schedule(self.now + after, Action::Break(conn));
         }
         self.wake_writer(conn);
+        self.step(conn);
     }
 
-    fn wake_writer(&mut self, conn: usize) {
+    pub(super) fn wake_writer(&mut self, conn: usize) {
         let Some(entry) = self.conns.get_mut(conn) else { return };
-        let done = entry.fin || (entry.written == entry.behaviour.send_bytes && !entry.may_end());
-        if done || entry.write_due || entry.peer != PeerEnd::Open || !entry.has_started() {
+        if entry.fin || entry.write_due || entry.peer != PeerEnd::Open || entry.is_silent() {
             return;
         }
         entry.write_due = true;
@@ -115,9 +118,9 @@ impl SimNet {
         if entry.peer != PeerEnd::Open || entry.fin {
             return;
         }
-        let left = entry.behaviour.send_bytes - entry.written;
+        let left = entry.left_to_write();
         if left == 0 {
-            return self.peer_ends(conn);
+            return if entry.talk.is_some() { self.step(conn) } else { self.peer_ends(conn) };
         }
         let room = RECEIVE_BUFFER.saturating_sub(entry.available());
         if room == 0 {
@@ -125,7 +128,7 @@ impl SimNet {
             return;
         }
         let piece = 1 + u64::from(self.rng.below(entry.behaviour.write_max));
-        entry.written += piece.min(left).min(room);
+        entry.write(piece.min(left).min(room));
         entry.wrote_first = true;
         if !matches!(entry.app, AppEnd::Closed(_)) {
             entry.moved_at = self.now;
@@ -135,7 +138,10 @@ impl SimNet {
             AppEnd::Open(sock) => self.mark_active(sock.index),
             _ => {}
         }
-        self.wake_writer(conn);
+        match self.conns.get(conn).is_some_and(|entry| entry.talk.is_some() && entry.is_silent()) {
+            true => self.step(conn),
+            false => self.wake_writer(conn),
+        }
     }
 
     fn peer_ends(&mut self, conn: usize) {
@@ -143,19 +149,24 @@ impl SimNet {
         match entry.behaviour.end {
             End::Stay => {}
             End::Reset => self.peer_resets(conn),
-            End::Close => {
-                // A close with bytes unread is a reset.
-                if entry.taken() > entry.read {
-                    return self.peer_resets(conn);
-                }
-                entry.peer = PeerEnd::Closed;
-                self.peer_sends_fin(conn);
-            }
+            End::Close => self.peer_closes(conn),
             End::Finish | End::FinishAfterEof => self.peer_sends_fin(conn),
         }
     }
 
-    fn peer_sends_fin(&mut self, conn: usize) {
+    pub(super) fn peer_closes(&mut self, conn: usize) {
+        let Some(entry) = self.conns.get_mut(conn) else { return };
+        // A close with bytes unread is a reset.
+        if entry.taken() > entry.read {
+            return self.peer_resets(conn);
+        }
+        entry.leave(PeerEnd::Closed);
+        if !entry.fin {
+            self.peer_sends_fin(conn);
+        }
+    }
+
+    pub(super) fn peer_sends_fin(&mut self, conn: usize) {
         self.note(|| format!("c{conn} peer sends FIN"));
         let now = self.now;
         let Some(entry) = self.conns.get_mut(conn) else { return };
@@ -181,7 +192,7 @@ impl SimNet {
         match entry.behaviour.break_after {
             Some((_, Break::Reset)) => self.peer_resets(conn),
             Some((_, Break::Vanish)) => {
-                entry.peer = PeerEnd::Vanished;
+                entry.leave(PeerEnd::Vanished);
                 self.note(|| format!("c{conn} peer vanishes"));
                 self.expect_timeout(conn);
             }
@@ -197,10 +208,10 @@ impl SimNet {
         }
     }
 
-    fn peer_resets(&mut self, conn: usize) {
+    pub(super) fn peer_resets(&mut self, conn: usize) {
         self.note(|| format!("c{conn} peer sends RST"));
         if let Some(entry) = self.conns.get_mut(conn) {
-            entry.peer = PeerEnd::Gone;
+            entry.leave(PeerEnd::Gone);
         }
         self.break_connection(conn, Errno::ECONNRESET);
     }
@@ -232,6 +243,7 @@ impl SimNet {
             self.machine.borrow_mut().reset_in_fin_wait(&tuple);
         }
         self.note(|| format!("c{conn} peer gets RST from a closed socket"));
+        self.tell_reset(conn);
     }
 
     fn peer_reads(&mut self, conn: usize) {
@@ -241,12 +253,19 @@ impl SimNet {
             return;
         }
         let piece = 1 + u64::from(self.rng.below(entry.behaviour.read_max));
-        entry.read += piece.min(entry.readable_by_peer());
+        let piece = piece.min(entry.readable_by_peer());
+        entry.read += piece;
+        if let Some(talk) = &mut entry.talk {
+            talk.read(self.now, piece as usize);
+        }
         if !matches!(entry.app, AppEnd::Closed(_)) {
             entry.read_at = self.now;
         }
         if entry.fin_sent && entry.read == entry.taken() && !entry.peer_eof {
             entry.peer_eof = true;
+            if let Some(talk) = &mut entry.talk {
+                talk.end(self.now, Ended::Fin);
+            }
             let read = entry.read;
             self.note(|| format!("c{conn} peer reads FIN after {read} bytes"));
         }
@@ -255,6 +274,7 @@ impl SimNet {
         }
         self.wake_reader(conn);
         self.wake_writer(conn);
+        self.step(conn);
     }
 
     /// Bytes have been read out of our receive buffer.
@@ -370,6 +390,7 @@ impl SimNet {
             entry.peer_reset = true;
             entry.peer = PeerEnd::Gone;
             self.note(|| format!("c{conn} peer gets RST"));
+            self.tell_reset(conn);
         }
     }
 }

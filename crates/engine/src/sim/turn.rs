@@ -1,7 +1,6 @@
 //! One turn: what is due happens, what is ready is told.
 
 use super::conn::{Connection, PeerEnd};
-use super::content::fill;
 use super::{Phase, SimNet, Style};
 use crate::net::{Event, Handler, ListenerId, SEND_QUEUE_LOW, Sock};
 use fourfold_base::Millis;
@@ -152,8 +151,9 @@ impl SimNet {
         let sock = self.open_slot(conn, Phase::Open);
         let now = self.now;
         self.told(conn, |conn| conn.told_at = Some(now));
+        let peer = self.conns.get(conn).map(|conn| conn.remote);
         self.note(|| format!("accept s{} c{conn}", sock.index));
-        self.tell(handler, Event::Accepted { listener, sock });
+        self.tell(handler, Event::Accepted { listener, sock, peer });
         if self.config.style == Style::Readiness {
             self.settle(handler);
         }
@@ -234,8 +234,7 @@ impl SimNet {
         let most = conn.available().min(BUFFER_BYTES as u64) as u32;
         let short = self.rng.chance(1, 3);
         buf.truncate(if short { 1 + self.rng.below(most) } else { most } as usize);
-        fill(conn.stream, conn.delivered, self.pool.bytes_mut(&mut buf));
-        conn.delivered += buf.len() as u64;
+        conn.deliver(self.pool.bytes_mut(&mut buf));
         conn.moved_at = self.now;
         self.room_for_writer(index);
         Some(Done::Received(buf))
@@ -287,7 +286,7 @@ impl SimNet {
             let Some(mut buf) = slot.queue.pop_front() else { break };
             let n = left.min(buf.len());
             if let Some(bytes) = self.pool.bytes(&buf).get(..n)
-                && let Err(wrong) = entry.reader.take(bytes)
+                && let Err(wrong) = entry.take(bytes)
             {
                 let text = format!(
                     "c{conn} got a wrong byte at {} of stream {:?}",

@@ -273,7 +273,7 @@ pub(super) fn version(bytes: &[u8], at: usize) -> Result<Version, Reject> {
     match bytes.get(at..).unwrap_or_default() {
         [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1', ..] => Ok(Version::Http11),
         [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0', ..] => Ok(Version::Http10),
-        [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9', b'\r', ..] => {
+        [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9', b'\r' | b' ', ..] => {
             Err(Reject::VersionUnsupported)
         }
         _ => Err(Reject::VersionInvalid),

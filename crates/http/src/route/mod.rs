@@ -130,7 +130,19 @@ impl Router {
     }
 }
 
+/// The same specs make the same router.
+impl PartialEq for Router {
+    fn eq(&self, other: &Self) -> bool {
+        self.specs == other.specs
+    }
+}
+
 impl Spec {
+    /// No request is refused by it.
+    pub fn is_everything(&self) -> bool {
+        self.hosts.is_empty() && self.path == PathMatch::Any && self.conditions() == 0
+    }
+
     /// How many conditions beyond host and path.
     fn conditions(&self) -> usize {
         usize::from(!self.methods.is_empty()) + self.headers.len() + self.query.len()

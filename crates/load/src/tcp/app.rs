@@ -13,9 +13,12 @@ mod close;
 mod open;
 mod rounds;
 
+pub use open::TUPLE_ATTEMPTS_MAX;
+pub(crate) use open::TUPLE_RETRY_MS;
+
 use super::measure::{LoadCounters, Reason, Record};
-use super::pace::Pace;
 use super::{LoadConfig, Work};
+use crate::pace::Pace;
 use fourfold_base::Millis;
 use fourfold_base::prng::Prng;
 use fourfold_base::slab::{Key, Slab};

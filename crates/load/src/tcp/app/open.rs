@@ -2,16 +2,16 @@
 
 use super::{Conn, Phase, STARTS_PER_TURN, TcpLoad, millis};
 use crate::tcp::measure::Reason;
+use crate::tuples::{self, is_foreign};
 use fourfold_base::Millis;
 use fourfold_base::slab::Key;
 use fourfold_engine::{Close, Errno, Local, Net, Sock, Step};
-use fourfold_ports::{Lease, Mode, Release};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use fourfold_ports::{Lease, Release};
 
 /// Tuples tried for one connection before it fails. A load that ended a moment ago leaves as many in TIME_WAIT as it had.
 pub const TUPLE_ATTEMPTS_MAX: u16 = 1024;
 /// How soon a parked connection looks for a free tuple again if nothing says when there will be one.
-pub(super) const TUPLE_RETRY_MS: Millis = 50;
+pub(crate) const TUPLE_RETRY_MS: Millis = 50;
 
 impl TcpLoad {
     pub(super) fn may_start(&self) -> bool {
@@ -115,13 +115,7 @@ impl TcpLoad {
     }
 
     pub(super) fn local(&self, lease: Option<&Lease>) -> Local {
-        let (Some(lease), Some(slice)) = (lease, &self.config.slice) else { return Local::Kernel };
-        let (ip, port) = (slice.space().source_address(lease.source_index()), lease.port());
-        match (slice.space().mode(), ip) {
-            (Mode::Late, ip) => Local::Late { ip, port },
-            (Mode::Early, Some(ip)) => Local::Early { ip, port },
-            (Mode::Early, None) => Local::Early { ip: any_address(self.config.load.target.ip()), port },
-        }
+        tuples::local(self.config.slice.as_ref(), lease, self.config.load.target.ip())
     }
 
     pub(super) fn give_back(&mut self, lease: Option<Lease>, now: Millis, how: Release) {
@@ -153,20 +147,5 @@ impl TcpLoad {
             return self.close(net, key, Phase::Retrying, Release::Foreign, Close::Orderly);
         }
         self.end(net, key, Reason::Connect(step, errno), Release::Clean);
-    }
-}
-
-fn any_address(like: IpAddr) -> IpAddr {
-    if like.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
-}
-
-/// Whether a failure means that another socket has this tuple.
-fn is_foreign(step: Step, errno: Errno, local: Local) -> bool {
-    match (local, step) {
-        (Local::Kernel, _) => false,
-        (Local::Late { .. }, Step::Connect) => matches!(errno, Errno::EADDRNOTAVAIL | Errno::EADDRINUSE),
-        (Local::Early { .. }, Step::Bind) => errno == Errno::EADDRINUSE,
-        (Local::Early { .. }, Step::Connect) => errno == Errno::EADDRNOTAVAIL,
-        _ => false,
     }
 }

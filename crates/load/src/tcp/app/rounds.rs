@@ -2,9 +2,9 @@
 
 use super::{BUFFER_RETRY_MS, Phase, TcpLoad, millis};
 use crate::message::{Message, TOKEN_BYTES};
+use crate::pace::Pace;
 use crate::tcp::Work;
 use crate::tcp::measure::{DECILES, Reason};
-use crate::tcp::pace::Pace;
 use fourfold_base::slab::Key;
 use fourfold_engine::{Buf, Net, Pressure};
 use fourfold_ports::Release;

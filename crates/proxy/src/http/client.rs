@@ -1,0 +1,591 @@
+//! The client's side: heads are waited for and read, content is taken in as fast as the server takes it, and the end comes in
+//! order.
+
+use super::exchange::Begun;
+use super::head::{self, Onward, Who};
+use super::reply::{self, Reason, To};
+use super::state::{Client, Stage};
+use super::{Http, Settings};
+use crate::core::Cx;
+use crate::owner::{Tag, owner};
+use crate::stash::Stash;
+use fourfold_base::slab::Key;
+use fourfold_config::http::{Action, Route};
+use fourfold_engine::{Buf, Close, Net, Sock};
+use fourfold_http::h1::{self, Body, Method};
+use std::net::SocketAddr;
+
+/// How long a client may go on sending after our FIN before it is cut off.
+const LINGER_MS: u64 = 2_000;
+/// How much of what it still sends is thrown away before that.
+const LINGER_BYTES_MAX: u32 = 1 << 20;
+
+/// What becomes of a request whose head was read.
+pub(super) enum Verdict {
+    Forward(Box<Begun>),
+    /// The answer lies in `out`. The connection ends with it, or goes on.
+    Answered {
+        status: u16,
+        close: bool,
+    },
+}
+
+impl Http {
+    /// Takes in a client that has been counted. `false`: there is no slot.
+    pub fn accept<N: Net>(
+        &mut self,
+        cx: &mut Cx<'_, N>,
+        listener: u16,
+        sock: Sock,
+        peer: SocketAddr,
+    ) -> bool {
+        let now = cx.net.now();
+        let first = self
+            .settings
+            .get(usize::from(listener))
+            .and_then(|one| Some(one.as_ref()?.first_byte_timeout_ms));
+        let client = Client {
+            sock,
+            stage: Stage::Head,
+            stash: Stash::default(),
+            deadline: now + first.unwrap_or(0),
+            peer: peer.into(),
+            listener,
+            requests: 0,
+            bytes: 0,
+            scanned: 0,
+            paused: false,
+            full: false,
+            ended: false,
+            finished: false,
+            preface: false,
+        };
+        let deadline = client.deadline;
+        let Ok(key) = self.clients.insert(client) else { return false };
+        cx.net.adopt(sock, owner(key, Tag::HttpClient));
+        cx.net.receive(sock);
+        self.client_timers.set(key.slot, deadline);
+        true
+    }
+
+    pub(super) fn on_client_received<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, buf: Buf) {
+        let Some(client) = self.clients.get_mut(key) else { return cx.net.free(buf) };
+        match client.stage {
+            Stage::Closing => cx.net.free(buf),
+            Stage::Linger => {
+                client.bytes = client.bytes.saturating_add(buf.len() as u32);
+                let spent = client.bytes > LINGER_BYTES_MAX;
+                cx.net.free(buf);
+                if spent {
+                    self.close_client(cx, key, Close::Reset);
+                }
+            }
+            Stage::Head if client.stash.is_empty() => self.read_head(cx, key, buf),
+            Stage::Head => {
+                client.stash.push(buf);
+                self.proceed(cx, key);
+            }
+            Stage::Busy(exchange) => {
+                let behind = !client.stash.is_empty();
+                match !behind && self.takes_content(exchange) {
+                    true => self.feed(cx, key, exchange, buf),
+                    false => self.hold(cx, key, buf),
+                }
+            }
+        }
+    }
+
+    /// Keeps bytes that nobody takes yet, and reads no more of them.
+    fn hold<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, buf: Buf) {
+        let Some(client) = self.clients.get_mut(key) else { return cx.net.free(buf) };
+        client.stash.push(buf);
+        if !std::mem::replace(&mut client.paused, true) {
+            cx.net.pause(client.sock);
+        }
+    }
+
+    /// Goes on with what came before its time, and reads again once there is none left.
+    pub(super) fn proceed<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
+        loop {
+            let Some(client) = self.clients.get(key) else { return };
+            let ready = match client.stage {
+                Stage::Head => true,
+                Stage::Busy(exchange) => self.takes_content(exchange),
+                Stage::Linger | Stage::Closing => return,
+            };
+            let Some(client) = self.clients.get_mut(key) else { return };
+            if !ready {
+                return;
+            }
+            let Some(buf) = client.stash.pop() else {
+                if client.ended && client.stage == Stage::Head {
+                    return self.close_client(cx, key, Close::Orderly);
+                }
+                if std::mem::take(&mut client.paused) {
+                    cx.net.receive(client.sock);
+                }
+                return;
+            };
+            match client.stage {
+                Stage::Busy(exchange) => self.feed(cx, key, exchange, buf),
+                _ => {
+                    let Some(buf) = self.gather(cx, key, buf) else { return };
+                    self.read_head(cx, key, buf);
+                    // Unless that was only a beginning.
+                    let Some(client) = self.clients.get_mut(key) else { return };
+                    if client.stage == Stage::Head && client.scanned > 0 {
+                        if !client.ended && std::mem::take(&mut client.paused) {
+                            cx.net.receive(client.sock);
+                        }
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Joins the pieces of a head into one buffer.
+    fn gather<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, mut head: Buf) -> Option<Buf> {
+        while let Some(next) = self.clients.get_mut(key).and_then(|client| client.stash.pop()) {
+            let Some(rest) = cx.net.join(&mut head, next) else { continue };
+            // What lies before it in the buffer was used already: moved to the front there is room for all a head may have.
+            let bytes = cx.net.bytes(&head).to_vec();
+            cx.net.free(head);
+            let moved = cx.net.write(&bytes);
+            let Some(mut moved) = moved else {
+                cx.net.free(rest);
+                self.refuse(cx, key, Reason::Local, To::STRANGER);
+                return None;
+            };
+            let left = cx.net.join(&mut moved, rest);
+            if let (Some(left), Some(client)) = (left, self.clients.get_mut(key)) {
+                client.stash.push_front(left);
+                return Some(moved);
+            }
+            head = moved;
+        }
+        Some(head)
+    }
+
+    fn read_head<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, mut buf: Buf) {
+        let now = cx.net.now();
+        let Some(client) = self.clients.get_mut(key) else { return cx.net.free(buf) };
+        let listener = client.listener;
+        let Some(settings) = self.settings(listener) else { return cx.net.free(buf) };
+        let Some(client) = self.clients.get_mut(key) else { return cx.net.free(buf) };
+        let bytes = cx.net.bytes(&buf);
+        let fresh = client.scanned == 0;
+        let mut scanned = usize::from(client.scanned);
+        let found = h1::head_end(bytes, &mut scanned);
+        let Some(length) = found else {
+            if let Some(reject) = h1::hopeless(bytes, &settings.limits) {
+                cx.net.free(buf);
+                return self.refuse(cx, key, Reason::Rejected(reject), To::STRANGER);
+            }
+            client.scanned = scanned as u16;
+            if fresh {
+                client.deadline = now + settings.header_timeout_ms;
+                self.client_timers.set(key.slot, client.deadline);
+            }
+            // In front of what may have come after it.
+            client.stash.push_front(buf);
+            return;
+        };
+        client.scanned = 0;
+        client.requests = client.requests.saturating_add(1);
+        let head = bytes.get(..length).unwrap_or_default();
+        let verdict = self.judge_request(cx.core, key, &settings, head, cx.net.micros());
+        buf.advance(length);
+        match verdict {
+            Ok(Verdict::Forward(begun)) => {
+                self.stash_front(cx, key, buf);
+                self.begin(cx, key, *begun);
+            }
+            Ok(Verdict::Answered { status, close }) => {
+                self.stash_front(cx, key, buf);
+                cx.core.counters().http_local.add(1);
+                self.count_status(cx.core, status);
+                self.say(cx, key, close);
+            }
+            Err((reason, to)) => {
+                self.stash_front(cx, key, buf);
+                self.refuse(cx, key, reason, to);
+            }
+        }
+    }
+
+    fn stash_front<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, buf: Buf) {
+        match self.clients.get_mut(key) {
+            Some(client) if !buf.is_empty() => client.stash.push_front(buf),
+            _ => cx.net.free(buf),
+        }
+    }
+
+    /// What a head asks for, and what is done about it. Everything that is kept of it is copied here.
+    fn judge_request(
+        &mut self,
+        core: &crate::core::Core,
+        key: Key,
+        settings: &Settings,
+        head: &[u8],
+        now_us: u64,
+    ) -> Result<Verdict, (Reason, To)> {
+        let Some(client) = self.clients.get(key) else { return Err((Reason::Local, To::STRANGER)) };
+        let request = &mut self.request;
+        request.parse(head, &settings.limits).map_err(|reject| (Reason::Rejected(reject), To::STRANGER))?;
+        let last = settings.requests_max > 0 && u64::from(client.requests) >= settings.requests_max;
+        let keep_alive = request.keep_alive && !last && !core.draining && !client.ended;
+        let has_content = !matches!(request.body, Body::None | Body::Length(0));
+        let to = To::of(request, head, !keep_alive || has_content);
+        if matches!(request.method, Method::Connect | Method::Trace) {
+            return Err((Reason::MethodUnsupported, to));
+        }
+        self.path.clear();
+        let plain = request.path_of(head);
+        let path = match fourfold_http::path::normalize(plain, &settings.paths, &mut self.path) {
+            Ok(false) => plain,
+            Ok(true) => self.path.as_slice(),
+            Err(reject) => return Err((Reason::Rejected(reject), to)),
+        };
+        let who = Who::of(request, head, settings, client.peer.ip(), client.peer.port);
+        let Some((index, route)) = find(settings, request, head, path) else {
+            return Err((Reason::NoRoute, to));
+        };
+        if let (Some(most), Body::Length(length)) =
+            (route.body_bytes_max.or(settings.body_bytes_max), request.body)
+            && length > most
+        {
+            return Err((Reason::BodyTooLarge, to));
+        }
+        let mut id = [0; 32];
+        let request_id = request_id(settings, request, head, &who, &mut self.random, &mut id);
+        let plan = &core.shared.plan;
+        let listener = plan.listeners.get(usize::from(client.listener));
+        let pool = match &route.action {
+            Action::Pool(pool) => Some(*pool),
+            Action::Split(shares) => split(shares, self.random.next_u64()),
+            Action::Redirect { .. } | Action::Respond { .. } => None,
+        };
+        let onward = Onward {
+            request,
+            head,
+            path,
+            http: settings,
+            route,
+            who: &who,
+            listener: listener.map_or("", |listener| &listener.name),
+            listener_port: listener.and_then(|one| one.binds.first()).map_or(0, SocketAddr::port),
+            request_id,
+            pool: pool.and_then(|pool| plan.pools.get(pool)).map_or("", |pool| &pool.name),
+        };
+        let Some(pool) = pool else {
+            self.out.clear();
+            let status = answer(&onward, &to, &mut self.out);
+            return Ok(Verdict::Answered { status, close: to.close });
+        };
+        let mut sent = self.spare.pop().unwrap_or_default();
+        onward.write(request.body, &mut sent);
+        let mut response_fields = Vec::new();
+        head::write_ops(&route.response_fields, &mut response_fields, |variable, out| {
+            onward.variable(variable, out)
+        });
+        Ok(Verdict::Forward(Box::new(Begun {
+            pool: pool as u16,
+            listener: client.listener,
+            route: index as u32,
+            asked: h1::Asked { method: request.method, upgrade: request.upgrade.is_some() },
+            version: request.version,
+            keep_alive,
+            json: to.json,
+            expects: request.expect_continue,
+            body: request.body,
+            hash: None,
+            response_fields,
+            sent,
+            began_us: now_us,
+        })))
+    }
+
+    /// Sends what lies in `out`; then the connection ends, or the next request comes.
+    pub(super) fn say<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, close: bool) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let sock = client.sock;
+        client.stage = Stage::Head;
+        if !send_all(cx.net, sock, &self.out) {
+            return self.close_client(cx, key, Close::Reset);
+        }
+        if close { self.end_client(cx, key) } else { self.await_next(cx, key) }
+    }
+
+    /// Answers a request that goes no further with an error, and ends the connection unless `to` says otherwise.
+    pub(super) fn refuse<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, reason: Reason, to: To) {
+        let Some(client) = self.clients.get(key) else { return };
+        let Some(settings) = self.settings(client.listener) else { return };
+        let retry_after = matches!(reason, Reason::RateLimited).then_some(1);
+        self.out.clear();
+        reply::error(&settings, reason, &to, retry_after, &mut self.out);
+        self.count_reason(cx.core, reason);
+        self.count_status(cx.core, reason.status());
+        tracing::debug!(shard = cx.core.shard, reason = reason.name(), "request refused");
+        self.say(cx, key, to.close);
+    }
+
+    /// The next request on this connection.
+    pub(super) fn await_next<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
+        let now = cx.net.now();
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let idle = self
+            .settings
+            .get(usize::from(client.listener))
+            .and_then(|one| Some(one.as_ref()?.keep_alive_timeout_ms));
+        client.stage = Stage::Head;
+        client.scanned = 0;
+        client.deadline = now + idle.unwrap_or(0);
+        self.client_timers.ensure(key.slot, client.deadline);
+        if cx.core.draining && client.stash.is_empty() {
+            return self.end_client(cx, key);
+        }
+        if !client.stash.is_empty() || client.paused || client.ended {
+            self.proceed(cx, key);
+        }
+    }
+
+    /// FIN after what is queued; then the client has a moment to end as well.
+    pub(super) fn end_client<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
+        let now = cx.net.now();
+        let Some(client) = self.clients.get_mut(key) else { return };
+        if matches!(client.stage, Stage::Linger | Stage::Closing) {
+            return;
+        }
+        client.stash.clear(cx.net);
+        let send = self
+            .settings
+            .get(usize::from(client.listener))
+            .and_then(|one| Some(one.as_ref()?.send_timeout_ms));
+        client.stage = Stage::Linger;
+        client.bytes = 0;
+        client.deadline = now + send.unwrap_or(0);
+        self.client_timers.ensure(key.slot, client.deadline);
+        if std::mem::take(&mut client.paused) {
+            cx.net.receive(client.sock);
+        }
+        cx.net.finish(client.sock);
+    }
+
+    pub(super) fn on_client_finished<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
+        let now = cx.net.now();
+        let Some(client) = self.clients.get_mut(key).filter(|client| client.stage == Stage::Linger) else {
+            return;
+        };
+        client.finished = true;
+        client.bytes = 0;
+        if client.ended {
+            return self.close_client(cx, key, Close::Orderly);
+        }
+        client.deadline = now + LINGER_MS;
+        self.client_timers.set(key.slot, client.deadline);
+    }
+
+    pub(super) fn on_client_eof<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        client.ended = true;
+        match client.stage {
+            // Between requests, or in the midst of a head that will never be whole.
+            Stage::Head => self.close_client(cx, key, Close::Orderly),
+            Stage::Linger if client.finished => self.close_client(cx, key, Close::Orderly),
+            Stage::Busy(exchange) => self.on_content_eof(cx, exchange),
+            Stage::Linger | Stage::Closing => {}
+        }
+    }
+
+    pub(super) fn on_client_failed<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let stage = client.stage;
+        client.ended = true;
+        if let Stage::Busy(exchange) = stage {
+            cx.core.counters().http_client_gone.add(1);
+            self.abort(cx, exchange);
+        }
+        self.close_client(cx, key, Close::Reset);
+    }
+
+    pub(super) fn on_client_drained<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        client.full = false;
+        if let Stage::Busy(exchange) = client.stage {
+            self.resume_server(cx, exchange);
+        }
+    }
+
+    pub(super) fn close_client<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, how: Close) {
+        let Some(client) = self.clients.get_mut(key).filter(|client| client.stage != Stage::Closing) else {
+            return;
+        };
+        client.stage = Stage::Closing;
+        client.stash.clear(cx.net);
+        self.client_timers.cancel(key.slot);
+        cx.net.close(client.sock, how);
+    }
+
+    pub(super) fn on_client_closed<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
+        if let Some(client) = self.clients.remove(key) {
+            cx.core.dismiss(usize::from(client.listener));
+        }
+    }
+
+    pub(super) fn on_client_due<N: Net>(&mut self, cx: &mut Cx<'_, N>, slot: u32) {
+        let now = cx.net.now();
+        let Some(key) = self.clients.key_at(slot) else { return };
+        let Some(client) = self.clients.get_mut(key) else { return };
+        if now < client.deadline {
+            return self.client_timers.set(slot, client.deadline);
+        }
+        match client.stage {
+            Stage::Head if client.stash.is_empty() => {
+                cx.core.counters().http_idle_closed.add(1);
+                self.close_client(cx, key, Close::Orderly);
+            }
+            Stage::Head => self.refuse(cx, key, Reason::HeaderTimeout, To::STRANGER),
+            Stage::Busy(exchange) => self.on_stall(cx, key, exchange),
+            Stage::Linger if client.finished => self.close_client(cx, key, Close::Orderly),
+            Stage::Linger => self.on_send_stall(cx, key),
+            Stage::Closing => {}
+        }
+    }
+
+    /// Bytes that the client does not take, for a whole send_timeout.
+    pub(super) fn on_send_stall<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
+        let now = cx.net.now();
+        let Some(client) = self.clients.get_mut(key) else { return };
+        let unsent = cx.net.unsent(client.sock) as u32;
+        let timeout = self
+            .settings
+            .get(usize::from(client.listener))
+            .and_then(|one| Some(one.as_ref()?.send_timeout_ms));
+        if unsent > 0 && unsent == client.bytes {
+            cx.core.counters().http_send_timeout.add(1);
+            if let Stage::Busy(exchange) = client.stage {
+                self.abort(cx, exchange);
+            }
+            return self.close_client(cx, key, Close::Reset);
+        }
+        client.bytes = unsent;
+        client.deadline = now + timeout.unwrap_or(0).max(1);
+        self.client_timers.set(key.slot, client.deadline);
+    }
+
+    /// No more clients come: those between two requests go now, the others after their answer.
+    pub fn drain<N: Net>(&mut self, cx: &mut Cx<'_, N>) {
+        for slot in 0..self.clients.slots() {
+            let Some(key) = self.clients.key_at(slot) else { continue };
+            let idle = |client: &Client| {
+                client.stage == Stage::Head && client.stash.is_empty() && client.requests > 0
+            };
+            if self.clients.get(key).is_some_and(idle) {
+                self.end_client(cx, key);
+            }
+        }
+        self.close_idle(cx);
+    }
+
+    /// Resets whatever is left.
+    pub fn cut<N: Net>(&mut self, cx: &mut Cx<'_, N>) {
+        for slot in 0..self.clients.slots() {
+            let Some(key) = self.clients.key_at(slot) else { continue };
+            let Some(client) = self.clients.get(key) else { continue };
+            match client.stage {
+                Stage::Closing => continue,
+                Stage::Busy(exchange) => self.abort(cx, exchange),
+                Stage::Head | Stage::Linger => {}
+            }
+            cx.core.counters().drain_cut.add(1);
+            self.close_client(cx, key, Close::Reset);
+        }
+        self.close_conns(cx);
+    }
+}
+
+fn find<'a>(
+    settings: &'a Settings,
+    request: &h1::Request,
+    head: &[u8],
+    path: &[u8],
+) -> Option<(usize, &'a Route)> {
+    // One route that takes everything needs no looking up.
+    if let [only] = &*settings.routes
+        && only.spec.is_everything()
+    {
+        return Some((0, only));
+    }
+    let header = |name: &str| {
+        let same = |field: &&h1::Field| field.name.of(head).eq_ignore_ascii_case(name.as_bytes());
+        request.fields.iter().find(same).map(|field| field.value.of(head))
+    };
+    settings.routes.find(&fourfold_http::route::Ask {
+        method: request.method_name.of(head),
+        host: request.host.of(head),
+        path,
+        query: request.query.map(|query| query.of(head)),
+        header: &header,
+    })
+}
+
+fn split(shares: &[(usize, u32)], random: u64) -> Option<usize> {
+    let total: u64 = shares.iter().map(|(_, share)| u64::from(*share)).sum();
+    let mut at = random.checked_rem(total)?;
+    shares.iter().find_map(|(pool, share)| {
+        let here = at < u64::from(*share);
+        at = at.saturating_sub(u64::from(*share));
+        here.then_some(*pool)
+    })
+}
+
+/// The one that a trusted proxy before us gave it, or a new one.
+fn request_id<'a>(
+    settings: &Settings,
+    request: &h1::Request,
+    head: &'a [u8],
+    who: &Who,
+    random: &mut fourfold_base::prng::Prng,
+    id: &'a mut [u8; 32],
+) -> &'a [u8] {
+    let Some(name) = &settings.request_id else { return b"" };
+    if who.trusted {
+        let same = |field: &&h1::Field| field.name.of(head).eq_ignore_ascii_case(name.as_bytes());
+        if let Some(field) = request.fields.iter().find(same) {
+            return field.value.of(head);
+        }
+    }
+    let words = [random.next_u64(), random.next_u64()];
+    let nibbles = words.iter().flat_map(|word| (0..16).map(move |at| (word >> (60 - 4 * at)) & 15));
+    for (digit, nibble) in id.iter_mut().zip(nibbles) {
+        *digit = b"0123456789abcdef".get(nibble as usize).copied().unwrap_or(b'0');
+    }
+    id
+}
+
+fn answer(onward: &Onward<'_>, to: &To, out: &mut Vec<u8>) -> u16 {
+    match &onward.route.action {
+        Action::Redirect { status, location } => {
+            let mut text = Vec::new();
+            let fits = location.render(&mut text, |variable, out| onward.variable(variable, out));
+            let text = if fits && h1::is_field_value(&text) { text } else { b"/".to_vec() };
+            reply::fixed(*status, Some(&text), "text/plain", b"", to, out);
+            *status
+        }
+        Action::Respond { status, content } => {
+            reply::fixed(*status, None, &content.content_type, &content.bytes, to, out);
+            *status
+        }
+        Action::Pool(_) | Action::Split(_) => 500,
+    }
+}
+
+/// Queues bytes, however many. `false`: there was no buffer.
+pub(super) fn send_all<N: Net>(net: &mut N, sock: Sock, bytes: &[u8]) -> bool {
+    for piece in bytes.chunks(fourfold_engine::BUFFER_BYTES) {
+        let Some(buf) = net.write(piece) else { return false };
+        let _ = net.send(sock, buf);
+    }
+    true
+}

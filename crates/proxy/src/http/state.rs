@@ -1,0 +1,198 @@
+//! What is kept of a client, of a request in flight, and of a connection to a server.
+//!
+//! ```text
+//! client    Head ──head complete──▶ Busy(exchange) ──answered, kept alive──▶ Head
+//!             │ timeout, reject          │ answered, to be closed
+//!             └──────────▶ Linger ◀──────┘        Linger ──▶ Closing ──▶ gone
+//!
+//! exchange  Waiting ──▶ Connecting ──▶ Open ──▶ gone             Open ──server failed, safe to repeat──▶ Waiting
+//!
+//! upstream  Connecting ──▶ Busy(exchange) ◀──▶ Idle               any ──▶ Closing ──▶ gone
+//! ```
+
+use super::head::Down;
+use crate::stash::Stash;
+use fourfold_base::Millis;
+use fourfold_base::slab::Key;
+use fourfold_engine::{Buf, Sock};
+use fourfold_http::h1::{Asked, BodyReader, Version};
+use fourfold_ports::{Lease, Release};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+/// An address in as few bytes as it takes: most of a million clients are idle.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer {
+    ip: [u8; 16],
+    pub port: u16,
+}
+
+impl Peer {
+    pub fn ip(&self) -> IpAddr {
+        Ipv6Addr::from(self.ip).to_canonical()
+    }
+}
+
+impl From<SocketAddr> for Peer {
+    fn from(address: SocketAddr) -> Self {
+        let ip = match address.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        Self { ip: ip.octets(), port: address.port() }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Stage {
+    /// Waiting for a request, or in the midst of its head.
+    Head,
+    Busy(Key),
+    /// Our FIN is on its way; what still comes is thrown away, so that the answer is not lost to a reset (RFC 9112 9.6).
+    Linger,
+    Closing,
+}
+
+pub(super) struct Client {
+    pub sock: Sock,
+    pub stage: Stage,
+    /// A head's beginning; or pipelined requests and content that nobody takes yet.
+    pub stash: Stash,
+    /// When the present stage times out.
+    pub deadline: Millis,
+    pub peer: Peer,
+    pub listener: u16,
+    pub requests: u32,
+    /// Bytes unsent when they were last looked at, or thrown away while lingering.
+    pub bytes: u32,
+    /// How far a head's beginning has been looked through.
+    pub scanned: u16,
+    /// Reading has been stopped.
+    pub paused: bool,
+    /// More is queued for the client than it takes.
+    pub full: bool,
+    /// FIN came.
+    pub ended: bool,
+    /// Our FIN has left.
+    pub finished: bool,
+    /// A PROXY header is due first.
+    pub preface: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Phase {
+    /// For a tuple, a server or a connection, in the pool's queue.
+    Waiting,
+    Connecting,
+    /// The request's head is on its way.
+    Open,
+}
+
+/// One request and its response.
+pub(super) struct Exchange {
+    pub client: Key,
+    pub conn: Option<Key>,
+    pub phase: Phase,
+    pub listener: u16,
+    pub pool: u16,
+    pub route: u32,
+    pub asked: Asked,
+    pub version: Version,
+    /// The client wants to go on after this one.
+    pub keep_alive: bool,
+    pub json: bool,
+    pub expects: bool,
+    pub request: BodyReader,
+    /// The request's content goes on in chunks.
+    pub chunked_up: bool,
+    pub response: BodyReader,
+    pub down: Down,
+    /// The response's head has gone to the client.
+    pub answered: bool,
+    pub interim: u8,
+    /// Lines that the user adds to the response.
+    pub response_fields: Vec<u8>,
+    /// What has been sent to the server, to be sent to another one.
+    pub sent: Vec<u8>,
+    /// `sent` is all of it.
+    pub repeatable: bool,
+    /// Counted in the pool's queue.
+    pub queued: bool,
+    /// Connections that failed by a fault of the path.
+    pub attempts: u8,
+    /// Attempts that failed by a fault of ours.
+    pub stumbles: u8,
+    /// Servers that had the request, or part of it, and failed.
+    pub tries: u8,
+    /// Of those, connections that had died in the pool.
+    pub stale: u8,
+    pub avoid: Vec<u32>,
+    pub hash: Option<u64>,
+    pub wait_until: Millis,
+    /// When something last moved.
+    pub active: Millis,
+    pub up_bytes: u64,
+    pub down_bytes: u64,
+    pub log: Option<Box<LogFacts>>,
+    pub began_us: u64,
+    pub connect_us: u64,
+    pub open_us: u64,
+    pub answered_us: u64,
+    pub status: u16,
+}
+
+/// What the access log says of a request, and nobody else wants to know any more.
+pub(super) struct LogFacts {
+    pub head: Box<[u8]>,
+    pub method: Box<[u8]>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Role {
+    Connecting(Key),
+    Busy(Key),
+    Idle,
+    Closing,
+}
+
+/// A connection to a server.
+pub(super) struct Conn {
+    pub sock: Sock,
+    pub role: Role,
+    pub pool: u16,
+    pub server: u32,
+    pub path: u32,
+    pub lease: Lease,
+    pub release: Release,
+    pub started: Millis,
+    /// When it became idle.
+    pub idle_since: Millis,
+    pub uses: u32,
+    /// The beginning of a response's head.
+    pub partial: Option<Buf>,
+    pub scanned: u16,
+    /// Bytes given to it, and how many of those before the present request.
+    pub sent: u64,
+    pub before: u64,
+    pub paused: bool,
+    /// More is queued for the server than it takes.
+    pub full: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idle_client_stays_small() {
+        assert!(size_of::<Client>() <= 88, "{}", size_of::<Client>());
+    }
+
+    #[test]
+    fn peer_keeps_address_and_port() {
+        for text in ["127.0.0.1:80", "[2001:db8::1]:443"] {
+            let address: SocketAddr = text.parse().unwrap();
+            let peer = Peer::from(address);
+            assert_eq!((peer.ip(), peer.port), (address.ip(), address.port()));
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! One shard of the proxy: accepts, admits, drains, and hands each socket's events to the feature that owns it.
+//!
+//! The engine drives it with events, the control plane with [`Mail`].
+
+use crate::core::{Core, Cx};
+use crate::http::Http;
+use crate::owner::{self, Tag};
+use crate::reason::Refusal;
+use crate::shared::{Mail, Shared};
+use crate::tcp::Tcp;
+use crate::tunnel::Side;
+use fourfold_base::Millis;
+use fourfold_config::Mode;
+use fourfold_engine::{App, Close, Errno, Event, Handler, ListenerId, Net, Sock};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// A listener that could not accept for want of descriptors or memory tries again after this.
+const ACCEPT_RETRY_MS: Millis = 100;
+/// Turns that a drain goes on accepting what the kernel has accepted already, if there is no end to it.
+const DRAIN_ACCEPT_TURNS: u32 = 64;
+/// Quarantined tuples are looked at this often, so that the headroom shown is true.
+const HEADROOM_MS: Millis = 1_000;
+
+pub struct Proxy {
+    core: Core,
+    tcp: Tcp,
+    http: Http,
+    accept_retry_at: Option<Millis>,
+    headroom_at: Millis,
+    drain: Option<Drain>,
+    buffer_shortages: u64,
+}
+
+struct Drain {
+    deadline: Millis,
+    /// Turns in which clients that the kernel had accepted are still taken in.
+    accepting: u32,
+    accepted: bool,
+    /// What was left at the deadline has been reset.
+    cut: bool,
+}
+
+impl Proxy {
+    pub fn new(shared: Arc<Shared>, shard: usize, now: Millis) -> Self {
+        Self {
+            tcp: Tcp::new(&shared, now),
+            http: Http::new(&shared, shard, now),
+            core: Core::new(shared, shard),
+            accept_retry_at: None,
+            headroom_at: now,
+            drain: None,
+            buffer_shortages: 0,
+        }
+    }
+
+    /// Connections that this shard has at present.
+    pub fn len(&self) -> usize {
+        self.tcp.len() + self.http.len()
+    }
+    pub fn is_empty(&self) -> bool {
+        self.tcp.is_empty() && self.http.is_empty()
+    }
+    /// Clients in queues at present.
+    pub fn waiting(&self) -> usize {
+        self.tcp.waiting() + self.http.waiting()
+    }
+
+    fn on_accepted<N: Net>(
+        &mut self,
+        net: &mut N,
+        listener: ListenerId,
+        client: Sock,
+        peer: Option<SocketAddr>,
+    ) {
+        self.core.counters().accepted.add(1);
+        if let Some(drain) = &mut self.drain {
+            drain.accepted = true;
+        }
+        let shared = Arc::clone(&self.core.shared);
+        let index = shared.plan.listener_of(listener.0 as usize);
+        let Some((index, plan)) = index.and_then(|index| Some((index, shared.plan.listeners.get(index)?)))
+        else {
+            return net.close(client, Close::Reset);
+        };
+        if let Err(refusal) = self.core.admit(index) {
+            net.close(client, Close::Reset);
+            return self.core.refused(refusal, net.now());
+        }
+        let cx = &mut Cx { net, core: &mut self.core };
+        let taken = match (plan.mode, plan.pool) {
+            (Mode::Tcp, Some(pool)) => self.tcp.accept(cx, index as u16, pool as u16, client),
+            (Mode::Tcp, None) => false,
+            (Mode::Http, _) => match peer.map_or_else(|| cx.net.peer_address(client), Ok) {
+                Ok(peer) => self.http.accept(cx, index as u16, client, peer),
+                // It has left already.
+                Err(_) => {
+                    cx.core.dismiss(index);
+                    return cx.net.close(client, Close::Reset);
+                }
+            },
+        };
+        if !taken {
+            cx.core.dismiss(index);
+            cx.net.close(client, Close::Reset);
+            cx.core.refused(Refusal::ShardFull, cx.net.now());
+        }
+    }
+
+    fn on_accept_failed<N: Net>(&mut self, net: &mut N, errno: Errno) {
+        let counters = self.core.counters();
+        let counter =
+            if errno.is_local_shortage() { &counters.accept_descriptors } else { &counters.accept_errors };
+        counter.add(1);
+        self.accept_retry_at.get_or_insert(net.now() + ACCEPT_RETRY_MS);
+        self.core.notice(&self.core.shared.notices.accepting, net.now(), || {
+            format!("accepting has stopped for {ACCEPT_RETRY_MS} ms: {errno}; raise the descriptor limit (ulimit -n) or lower max_connections")
+        });
+    }
+
+    // What comes free finds who waits.
+
+    fn relieve_all<N: Net>(&mut self, net: &mut N) {
+        while let Some(pool) = self.core.freed.pop() {
+            self.relieve(net, pool);
+        }
+    }
+
+    /// This shard's own clients first, then others'.
+    fn relieve<N: Net>(&mut self, net: &mut N, pool: usize) {
+        let before = self.queued(pool);
+        self.pump(net, pool);
+        if self.queued(pool) == before && self.core.is_awaited(pool) {
+            self.core.shared.wake_another(pool, self.core.shard);
+        }
+    }
+
+    /// Another shard has no use for what came free. Passed on only by a shard that nobody waits at: if two with clients
+    /// passed it on, and it did not help either, they would wake each other for ever.
+    fn woken<N: Net>(&mut self, net: &mut N, pool: usize) {
+        match self.queued(pool) {
+            0 => self.core.shared.wake_another(pool, self.core.shard),
+            _ => self.pump(net, pool),
+        }
+    }
+
+    fn queued(&self, pool: usize) -> usize {
+        self.tcp.queued(pool) + self.http.queued(pool)
+    }
+
+    fn pump<N: Net>(&mut self, net: &mut N, pool: usize) {
+        let cx = &mut Cx { net, core: &mut self.core };
+        self.tcp.pump(cx, pool);
+        self.http.pump(cx, pool);
+    }
+
+    // A stop.
+
+    fn drain<N: Net>(&mut self, net: &mut N, deadline: Millis) {
+        self.core.draining = true;
+        match &mut self.drain {
+            Some(drain) => drain.deadline = drain.deadline.min(deadline),
+            None => {
+                self.drain =
+                    Some(Drain { deadline, accepting: DRAIN_ACCEPT_TURNS, accepted: true, cut: false })
+            }
+        }
+        let cx = &mut Cx { net: &mut *net, core: &mut self.core };
+        self.http.drain(cx);
+        if deadline <= net.now() {
+            self.cut(net);
+        }
+    }
+
+    /// Takes in what the kernel had accepted before the stop, then leaves the address.
+    fn on_drain_turn<N: Net>(&mut self, net: &mut N) {
+        let now = net.now();
+        let Some(drain) = &mut self.drain else { return };
+        let overdue = now >= drain.deadline;
+        if drain.accepting > 0 {
+            drain.accepting -= 1;
+            if !std::mem::take(&mut drain.accepted) || overdue {
+                drain.accepting = 0;
+            }
+            if drain.accepting == 0 {
+                for listener in 0..net.listeners() {
+                    net.close_listener(ListenerId(listener as u32));
+                }
+            }
+        }
+        if overdue {
+            self.cut(net);
+        }
+    }
+
+    /// Resets whatever is left.
+    fn cut<N: Net>(&mut self, net: &mut N) {
+        self.drain.iter_mut().for_each(|drain| drain.cut = true);
+        let cx = &mut Cx { net, core: &mut self.core };
+        self.tcp.cut(cx);
+        self.http.cut(cx);
+    }
+}
+
+impl<N: Net> Handler<N> for Proxy {
+    fn on_event(&mut self, net: &mut N, event: Event) {
+        match event {
+            Event::Accepted { listener, sock, peer } => self.on_accepted(net, listener, sock, peer),
+            Event::AcceptFailed { errno, .. } => self.on_accept_failed(net, errno),
+            event => {
+                let cx = &mut Cx { net: &mut *net, core: &mut self.core };
+                match owner::of(&event) {
+                    Some((key, Tag::TunnelClient)) => self.tcp.on_event(cx, key, Side::Client, event),
+                    Some((key, Tag::TunnelServer)) => self.tcp.on_event(cx, key, Side::Server, event),
+                    Some((key, Tag::HttpClient)) => self.http.on_client(cx, key, event),
+                    Some((key, Tag::HttpUpstream)) => self.http.on_upstream(cx, &mut self.tcp, key, event),
+                    None => drop_event(net, event),
+                }
+            }
+        }
+        self.relieve_all(net);
+    }
+}
+
+/// Nobody's: what it carries goes back.
+fn drop_event<N: Net>(net: &mut N, event: Event) {
+    if let Event::Received { buf, .. } = event {
+        net.free(buf);
+    }
+}
+
+impl<N: Net> App<N> for Proxy {
+    type Mail = Mail;
+
+    fn start(&mut self, net: &mut N) {
+        for listener in 0..net.listeners() {
+            net.accept(ListenerId(listener as u32));
+        }
+    }
+
+    fn on_mail(&mut self, net: &mut N, mail: Mail) {
+        match mail {
+            Mail::Wake { pool } => self.woken(net, pool),
+            Mail::Target { pool, server } => {
+                self.core.upstreams.refresh(pool, server);
+                self.pump(net, pool);
+            }
+            Mail::Drain { deadline } => self.drain(net, deadline),
+            Mail::Trim => net.trim(),
+        }
+        self.relieve_all(net);
+    }
+
+    fn on_turn(&mut self, net: &mut N) {
+        let now = net.now();
+        let cx = &mut Cx { net, core: &mut self.core };
+        self.tcp.on_turn(cx);
+        self.http.on_turn(cx);
+        if self.accept_retry_at.is_some_and(|at| at <= now) {
+            self.accept_retry_at = None;
+            if self.drain.is_none() {
+                (0..net.listeners()).for_each(|listener| net.accept(ListenerId(listener as u32)));
+            }
+        }
+        if now >= self.headroom_at + HEADROOM_MS {
+            self.headroom_at = now;
+            self.core.upstreams.handle_timeout(now);
+        }
+        let shortages = net.stats().buffer_shortages;
+        self.core.counters().buffer_shortages.add(shortages - self.buffer_shortages);
+        self.buffer_shortages = shortages;
+        self.on_drain_turn(net);
+        self.relieve_all(net);
+    }
+
+    fn poll_timeout(&self) -> Option<Millis> {
+        let drain = self.drain.as_ref().and_then(|drain| match drain.accepting {
+            0 => (!drain.cut).then_some(drain.deadline),
+            _ => Some(0),
+        });
+        [self.tcp.poll_timeout(), self.http.poll_timeout(), self.accept_retry_at, drain]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn is_finished(&self) -> bool {
+        self.drain.as_ref().is_some_and(|drain| drain.accepting == 0) && self.is_empty()
+    }
+}
