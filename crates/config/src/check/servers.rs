@@ -22,7 +22,7 @@ pub(super) fn check(part: &Part, found: &mut Diagnostics) {
 
 fn hash_key(part: &Part, found: &mut Diagnostics) {
     let Some(algorithm) = part.choice::<Algorithm>(&pool::BALANCE) else { return };
-    if part.was_written(&pool::HASH_KEY) && !is_keyed(algorithm) {
+    if part.was_written(&pool::HASH_KEY) && !algorithm.is_keyed() {
         let key = &pool::HASH_KEY;
         let message = format!("`hash_key` has no effect with `balance` = \"{}\"", algorithm.name());
         let warning = Diagnostic::warning(Code::NoEffect, part.place_of(key), part.path_of(key), message);
@@ -157,8 +157,4 @@ fn breaker_of(part: &Part, found: &mut Diagnostics) {
         let warning = Diagnostic::warning(Code::NoEffect, &part.place, part.path.clone(), message);
         found.push(warning.help("set one of them, or remove the table"));
     }
-}
-
-fn is_keyed(_: Algorithm) -> bool {
-    false
 }
