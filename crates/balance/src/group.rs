@@ -123,7 +123,7 @@ impl<L: Fn(usize) -> Option<u32>> View<'_, L> {
 
     /// The usable ones.
     pub fn all(&self) -> impl Iterator<Item = Seen> {
-        self.from(0)
+        (0..self.members.len()).filter_map(|place| self.look(place))
     }
 
     /// The usable ones, beginning with `first`.
@@ -135,6 +135,9 @@ impl<L: Fn(usize) -> Option<u32>> View<'_, L> {
 impl Seen {
     /// Its load for its capacity against another's, without a division.
     fn compare(&self, other: &Seen) -> Ordering {
+        if self.capacity == other.capacity {
+            return self.load.cmp(&other.load);
+        }
         let relative = |load: u32, capacity: u64| u128::from(load) * u128::from(capacity);
         relative(self.load, other.capacity).cmp(&relative(other.load, self.capacity))
     }

@@ -25,10 +25,12 @@ impl Server {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// A server that has just come up gets its whole weight only after this long. 0: at once.
+    /// A server that has just come up gets its whole weight only after this long. 0: at once. Keyed algorithms do
+    /// not heed it: keys would move twice.
     pub slow_start_ms: u64,
-    /// Servers of this zone first, while they can take their share. `None`: all zones alike.
+    /// Servers of this zone first, while they can take their share. `None`: all zones alike. Keys know no zones.
     pub zone: Option<u16>,
+    /// Only for algorithms without a key.
     pub aperture: Option<Aperture>,
     /// Keyed algorithms: no server holds more than this percentage of its fair share of the load. 0: no bound.
     pub bound_percent: u32,

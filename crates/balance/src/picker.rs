@@ -188,7 +188,7 @@ impl Picker {
     /// The slice and, in case none of it can be used, the rest.
     fn groups(&mut self, members: Vec<Member>) -> Vec<Group> {
         let (inside, outside) = match &self.options.aperture {
-            // Without a key there is nothing that peers would gain from sharing the servers out.
+            // A key belongs to the same server for all peers.
             Some(aperture) if !self.algorithm.is_keyed() => {
                 let ids: Vec<u64> = self.servers.iter().map(|server| server.id).collect();
                 aperture::split(members, &ids, aperture)

@@ -42,7 +42,13 @@ fn assert_within(service_us: &[f64], bounds: &[(Algorithm, f64)]) {
 #[test]
 fn equal_servers() {
     // Theory for random at 0.8 says 5 service times, where the best is 1.15.
-    let bounds = [(Algorithm::LeastConnections, 1.02), (Algorithm::P2c, 1.9), (Algorithm::PeakEwma, 1.9)];
+    let bounds = [
+        (Algorithm::LeastConnections, 1.02),
+        (Algorithm::P2c, 1.9),
+        (Algorithm::PeakEwma, 1.9),
+        (Algorithm::RoundRobin, 2.8),
+        (Algorithm::Random, 5.0),
+    ];
     assert_within(&[1000.0; 20], &bounds);
 }
 

@@ -1,7 +1,7 @@
 //! The access log's way to real files, FIFOs and sockets.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
-use fourfold_proxy::access::{AccessLog, Format, QUEUE_BYTES_MAX, Queue, Record, Target, Writer};
+use fourfold_proxy::access::{AccessLog, Ending, Format, QUEUE_BYTES_MAX, Queue, Record, Target, Writer};
 use fourfold_testkit::eventually;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
@@ -244,7 +244,9 @@ fn a_reader_that_stands_still_stops_no_shard() {
             scope.spawn(move || {
                 for number in 0..LINES {
                     write(&mut log, shard, number);
-                    log.flush();
+                    if number % 5 == 0 {
+                        log.flush();
+                    }
                 }
             });
         }
@@ -389,4 +391,24 @@ fn a_line_too_long_for_syslog_is_cut() {
     let message = receive(|bytes| daemon.recv(bytes));
     assert!(message.len() == 8 << 10 && message.ends_with("..."), "{} bytes", message.len());
     world.stop();
+}
+
+#[test]
+fn the_guide_lists_every_ending() {
+    const BEGIN: &str =
+        "<!-- endings: generated, UPDATE=1 cargo test -p fourfold-proxy --test access_log writes them -->\n";
+    const END: &str = "<!-- end -->";
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/guide/access-log.md");
+    let text = fs::read_to_string(&path).unwrap();
+    let (head, rest) = text.split_once(BEGIN).unwrap();
+    let (_, tail) = rest.split_once(END).unwrap();
+    let row =
+        |ending: &Ending| format!("| `{}` | `{}` | {} |\n", ending.code(), ending.name(), ending.meaning());
+    let rows: String = Ending::ALL.iter().map(row).collect();
+    let wanted = format!("{head}{BEGIN}| code | name | meaning |\n|---|---|---|\n{rows}{END}{tail}");
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&path, &wanted).unwrap();
+    }
+    let now = fs::read_to_string(&path).unwrap();
+    assert!(now == wanted, "stale: UPDATE=1 cargo test -p fourfold-proxy --test access_log");
 }

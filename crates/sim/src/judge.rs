@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering::Relaxed;
 type Checked = Result<(), (&'static str, String)>;
 
 /// By which a tunnel tells its server's socket from its client's.
-const SERVER_BIT: u64 = 1 << 63;
+const SERVER_BIT: u64 = 1 << 60;
 /// Spaces larger than this are not leased out to the last tuple.
 const TUPLES_COUNTED_MAX: u64 = 3000;
 /// Long after every quarantine.

@@ -10,7 +10,8 @@
 //! shard: Record ─▶ line ─▶ pending ─flush─▶ Queue (bounded, a slot per shard) ◀─every 50 ms─ Writer ─▶ file, stdout, syslog
 //!                                             └ full: lines counted as dropped                  └ fails: counted as lost
 //! ```
-//! Shards never wake the writer: it looks by itself, so that a line costs a shard its formatting and a copy, no system call.
+//! The writer looks by itself and is woken only when a shard's lines take half of their room, so that a line costs a shard its
+//! formatting and a copy, no system call.
 
 mod combined;
 mod ending;

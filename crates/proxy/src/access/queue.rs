@@ -6,7 +6,8 @@
 use super::{Format, Record};
 use fourfold_base::counter::Counter;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::thread::Thread;
 
 /// Lines that wait for the writer, all shards together. What comes then is dropped and counted.
 pub const QUEUE_BYTES_MAX: usize = 16 << 20;
@@ -35,6 +36,7 @@ pub struct Queue {
     unix_offset_us: AtomicI64,
     written: AtomicU64,
     lost: AtomicU64,
+    writer: OnceLock<Thread>,
 }
 
 #[derive(Default)]
@@ -54,6 +56,7 @@ impl Queue {
             unix_offset_us: AtomicI64::new(0),
             written: AtomicU64::new(0),
             lost: AtomicU64::new(0),
+            writer: OnceLock::new(),
         })
     }
 
@@ -71,20 +74,37 @@ impl Queue {
         }
     }
 
-    /// Hands every box to `take`, which finds whole lines and leaves the vector empty. True: somebody's box was a quarter full
-    /// or more, so that it is time to look again at once.
-    pub(super) fn drain(&self, spare: &mut Vec<u8>, mut take: impl FnMut(&mut Vec<u8>)) -> bool {
-        let mut busy = false;
+    /// Who is woken when a box is half full, for bursts that come faster than it looks by itself.
+    pub(super) fn set_writer(&self, writer: Thread) {
+        let _ = self.writer.set(writer);
+    }
+
+    /// Hands every box to `take`, which finds whole lines.
+    pub(super) fn drain(&self, spare: &mut Vec<u8>, mut take: impl FnMut(&[u8])) {
         for lines in self.slots.iter().flat_map(|slot| &slot.boxes) {
             std::mem::swap(&mut *held(lines), spare);
-            busy |= spare.len() >= self.box_bytes_max / 4;
             if !spare.is_empty() {
                 take(spare);
             }
             spare.clear();
             spare.shrink_to(PENDING_BYTES_MAX);
         }
-        busy
+    }
+
+    /// False: too much waits in there.
+    fn put(&self, slot: &Slot, lines: &[u8]) -> bool {
+        let Some(mut waiting) = free_box(slot) else { return false };
+        let (before, after) = (waiting.len(), waiting.len() + lines.len());
+        if after > self.box_bytes_max {
+            return false;
+        }
+        waiting.extend_from_slice(lines);
+        drop(waiting);
+        let half = self.box_bytes_max / 2;
+        if before < half && half <= after {
+            self.writer.get().inspect(|writer| writer.unpark());
+        }
+        true
     }
 
     pub(super) fn count(&self, written: u64, lost: u64) {
@@ -128,7 +148,7 @@ impl AccessLog {
             return;
         }
         let Some(slot) = self.queue.slots.get(self.shard) else { return };
-        if !put(slot, &self.pending, self.queue.box_bytes_max) {
+        if !self.queue.put(slot, &self.pending) {
             slot.dropped.add(self.pending_lines);
         }
         self.pending.clear();
@@ -143,15 +163,10 @@ impl Drop for AccessLog {
     }
 }
 
-fn put(slot: &Slot, lines: &[u8], bytes_max: usize) -> bool {
-    let free = slot.boxes.iter().find_map(|lines| match lines.try_lock() {
+fn free_box(slot: &Slot) -> Option<MutexGuard<'_, Vec<u8>>> {
+    slot.boxes.iter().find_map(|lines| match lines.try_lock() {
         Ok(held) => Some(held),
         Err(TryLockError::Poisoned(held)) => Some(held.into_inner()),
         Err(TryLockError::WouldBlock) => None,
-    });
-    let Some(mut waiting) = free.filter(|waiting| waiting.len() + lines.len() <= bytes_max) else {
-        return false;
-    };
-    waiting.extend_from_slice(lines);
-    true
+    })
 }

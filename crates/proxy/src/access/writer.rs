@@ -41,7 +41,7 @@ impl Writer {
         let orders = Arc::new(Orders::default());
         let (end, ended) = channel();
         let log = Log {
-            queue,
+            queue: Arc::clone(&queue),
             target,
             sink,
             monotonic_us,
@@ -53,7 +53,9 @@ impl Writer {
         };
         log.sample_clock();
         let thread = thread::Builder::new().name("access-log".into()).spawn(move || log.run(end))?;
-        Ok(Self { orders, thread: thread.thread().clone(), ended })
+        let thread = thread.thread().clone();
+        queue.set_writer(thread.clone());
+        Ok(Self { orders, thread, ended })
     }
 
     /// Opens the file anew under its name, after the old one was renamed. Returns at once.
@@ -91,14 +93,12 @@ impl Log {
             let stop = self.orders.stop.load(Ordering::Acquire);
             self.sample_clock();
             self.look_after_sink();
-            let busy = self.drain();
+            self.drain();
             self.report.say_what_is_due(&self.target, self.queue.stats());
             if stop {
                 return self.report.say(&self.target, self.queue.stats());
             }
-            if !busy {
-                thread::park_timeout(POLL);
-            }
+            thread::park_timeout(POLL);
         }
     }
 
@@ -122,7 +122,7 @@ impl Log {
         }
     }
 
-    fn drain(&mut self) -> bool {
+    fn drain(&mut self) {
         let Self { queue, sink, report, spare, .. } = self;
         let now = unix_us();
         queue.drain(spare, |lines| {
@@ -132,7 +132,7 @@ impl Log {
             };
             queue.count(written, lost);
             report.error = error.or(report.error.take());
-        })
+        });
     }
 }
 

@@ -1,0 +1,4 @@
+//! See `fourfold_http::check::path` for what must hold.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fourfold_http::check::path(bytes));
