@@ -8,6 +8,7 @@ use super::state::{Client, Stage};
 use super::{Http, Settings};
 use crate::core::Cx;
 use crate::owner::{Tag, owner};
+use crate::preface::{Caller, Early};
 use crate::stash::Stash;
 use fourfold_base::slab::Key;
 use fourfold_config::http::{Action, Route};
@@ -37,7 +38,7 @@ impl Http {
         cx: &mut Cx<'_, N>,
         listener: u16,
         sock: Sock,
-        peer: SocketAddr,
+        caller: &mut Caller,
     ) -> bool {
         let now = cx.net.now();
         let first = self
@@ -49,7 +50,7 @@ impl Http {
             stage: Stage::Head,
             stash: Stash::default(),
             deadline: now + first.unwrap_or(0),
-            peer: peer.into(),
+            peer: caller.address.into(),
             listener,
             requests: 0,
             bytes: 0,
@@ -58,14 +59,24 @@ impl Http {
             full: false,
             ended: false,
             finished: false,
-            preface: false,
         };
         let deadline = client.deadline;
         let Ok(key) = self.clients.insert(client) else { return false };
         cx.net.adopt(sock, owner(key, Tag::HttpClient));
         cx.net.receive(sock);
         self.client_timers.set(key.slot, deadline);
+        self.take_early(cx, key, caller.read.take().unwrap_or_default());
         true
+    }
+
+    /// What came behind a PROXY header.
+    fn take_early<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, mut early: Early) {
+        while let Some(buf) = early.bytes.pop() {
+            self.on_client_received(cx, key, buf);
+        }
+        if early.ended {
+            self.on_client_eof(cx, key);
+        }
     }
 
     pub(super) fn on_client_received<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, buf: Buf) {

@@ -74,8 +74,6 @@ pub(super) struct Client {
     pub ended: bool,
     /// Our FIN has left.
     pub finished: bool,
-    /// A PROXY header is due first.
-    pub preface: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
