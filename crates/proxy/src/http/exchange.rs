@@ -5,7 +5,7 @@ use super::Http;
 use super::client::send_all;
 use super::head::Down;
 use super::reply::{Reason, To};
-use super::state::{Exchange, Phase, Role, Stage};
+use super::state::{Client, Exchange, Phase, Role, Stage};
 use crate::core::{Core, Cx};
 use crate::reason::Refusal;
 use crate::upstream::{Choice, Want};
@@ -90,6 +90,7 @@ impl Exchange {
             head_only: self.asked.method == h1::Method::Head,
             close: !self.keep_alive || !self.request.is_done(),
             json: self.json,
+            retry_after_s: None,
         }
     }
 }
@@ -120,7 +121,8 @@ impl Http {
         if self.takes_content(exchange) {
             return;
         }
-        let Some(client) = self.clients.get_mut(client) else { return };
+        let ours = |client: &&mut Client| client.stage == Stage::Busy(exchange);
+        let Some(client) = self.clients.get_mut(client).filter(ours) else { return };
         if !client.stash.is_empty() && !std::mem::replace(&mut client.paused, true) {
             cx.net.pause(client.sock);
         }
@@ -139,6 +141,11 @@ impl Http {
             let now = cx.net.now();
             let Some(exchange) = self.exchanges.get(key) else { return true };
             let pool = usize::from(exchange.pool);
+            if let Some(conn) = self.take_pinned(key) {
+                self.attach(cx, key, conn);
+                return true;
+            }
+            let Some(exchange) = self.exchanges.get(key) else { return true };
             let idle = &self.idle;
             let want = Want {
                 key: exchange.hash,
@@ -576,9 +583,11 @@ impl Http {
         if !exchange.request.is_done() || stalled {
             exchange.active = now;
         }
-        if timeout == 0 || now < exchange.active + timeout {
-            let at = exchange.active + timeout.max(1_000);
-            return self.exchange_timers.set(key.slot, at);
+        if timeout == 0 {
+            return;
+        }
+        if now < exchange.active + timeout {
+            return self.exchange_timers.set(key.slot, exchange.active + timeout);
         }
         if exchange.answered {
             return self.fail(cx, key, Reason::ResponseTimeout);

@@ -175,11 +175,8 @@ impl Http {
         exchange.keep_alive &= !cx.core.draining && down != Down::UntilClose;
         let close = !exchange.keep_alive;
         let reusable = self.response.keep_alive;
-        if let Some(conn) = self.conns.get_mut(key)
-            && !reusable
-        {
-            // Never taken for another request.
-            conn.uses = u32::MAX;
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.last = !reusable;
         }
         let head = cx.net.bytes(&buf).get(..length).unwrap_or_default();
         self.write_head(exchange_key, head, down, close);
@@ -256,7 +253,7 @@ impl Http {
             return self.fail(cx, exchange_key, Reason::Local);
         }
         if decoded.done {
-            let reusable = !beside && self.conns.get(key).is_some_and(|conn| conn.uses != u32::MAX);
+            let reusable = !beside && self.conns.get(key).is_some_and(|conn| !conn.last);
             if beside {
                 cx.core.counters().http_unasked.add(1);
             }
@@ -328,6 +325,7 @@ impl Http {
         self.idle.free(usize::from(conn.pool), conn.server as usize);
         self.conn_timers.cancel(key.slot);
         self.client_timers.cancel(client_key.slot);
+        self.unpin(cx, client_key);
         let (Some(client), Some(conn)) = (self.clients.remove(client_key), self.conns.remove(key)) else {
             return cx.net.free(early);
         };

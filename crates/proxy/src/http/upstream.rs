@@ -1,6 +1,7 @@
 //! Connections to servers: made for a request, kept warm for whoever comes next, given up when they have served their time.
 
 use super::Http;
+use super::reply::Reason;
 use super::state::{Conn, Phase, Role};
 use crate::core::{Cx, Trial};
 use crate::owner::{Tag, owner};
@@ -99,6 +100,8 @@ impl Http {
             started: now,
             idle_since: now,
             uses: 0,
+            last: false,
+            pinned: None,
             partial: None,
             scanned: 0,
             sent: 0,
@@ -110,6 +113,7 @@ impl Http {
             Ok(key) => key,
             Err(conn) => {
                 cx.core.upstreams.give_back(usize::from(pool), server, path, conn.lease, Release::Clean, now);
+                self.evict(cx);
                 return Err(Shortage::Local);
             }
         };
@@ -137,6 +141,9 @@ impl Http {
                 if let Some(conn) = self.conns.remove(conn_key) {
                     let release = blame.release();
                     cx.core.upstreams.give_back(usize::from(pool), server, path, conn.lease, release, now);
+                }
+                if blame == Blame::Shortage {
+                    self.evict(cx);
                 }
                 Err(match blame {
                     Blame::Shortage => Shortage::Local,
@@ -186,6 +193,9 @@ impl Http {
         }
         cx.core.counters().connected.add(1);
         cx.net.receive(sock);
+        if !self.greet(cx, exchange, key) {
+            return self.fail(cx, exchange, Reason::Local);
+        }
         self.attach(cx, exchange, key);
     }
 
@@ -232,6 +242,12 @@ impl Http {
         if !reusable || worn || !room || cx.core.draining || conn.partial.is_some() {
             return self.drop_conn(cx, key);
         }
+        let client = match conn.role {
+            Role::Busy(exchange) if Self::is_pinned(cx.core, pool) => {
+                self.exchanges.get(exchange).map(|exchange| exchange.client)
+            }
+            _ => None,
+        };
         conn.role = Role::Idle;
         conn.idle_since = now;
         conn.full = false;
@@ -240,6 +256,9 @@ impl Http {
         }
         self.conn_timers.ensure(key.slot, now + rules.idle_timeout_ms);
         self.idle.free(pool, server);
+        if let Some(client) = client {
+            return self.pin(cx, client, key);
+        }
         self.idle.put(pool, server, key);
         cx.core.freed(pool);
     }
@@ -252,7 +271,10 @@ impl Http {
         match std::mem::replace(&mut conn.role, Role::Closing) {
             Role::Closing => return,
             Role::Busy(_) => self.idle.free(pool, server),
-            Role::Idle => self.idle.forget(pool, server, key),
+            Role::Idle => match conn.pinned.take() {
+                Some(client) => drop(self.pinned.remove(&client)),
+                None => self.idle.forget(pool, server, key),
+            },
             Role::Connecting(_) => {}
         }
         if let Some(buf) = conn.partial.take() {
@@ -280,6 +302,14 @@ impl Http {
             return self.conn_timers.set(slot, deadline);
         }
         self.drop_conn(cx, key);
+    }
+
+    /// Gives up the warm connection that has been idle longest on some server, for one that is wanted now.
+    fn evict<N: Net>(&mut self, cx: &mut Cx<'_, N>) {
+        let oldest = self.idle.warm.iter().flatten().find_map(|stack| stack.first().copied());
+        if let Some(key) = oldest {
+            self.drop_conn(cx, key);
+        }
     }
 
     /// Warm connections are of no use any more.
