@@ -298,6 +298,8 @@ impl Http {
         let has_content = !matches!(request.body, Body::None | Body::Length(0));
         let mut to = To::of(request, head, !keep_alive || has_content);
         if matches!(request.method, Method::Connect | Method::Trace) {
+            // What follows a CONNECT may be meant for the tunnel that there will not be.
+            to.close |= request.method == Method::Connect;
             return Err((Reason::MethodUnsupported, to));
         }
         self.path.clear();
