@@ -9,6 +9,7 @@ mod bad_input;
 mod bytes;
 mod faults;
 mod http_exchange;
+mod http_odd;
 mod limits;
 mod peers;
 mod servers;
