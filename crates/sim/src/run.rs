@@ -1,10 +1,11 @@
 //! Plays a scenario: the shards take turns, by virtual time, and after every turn the promises that always hold are checked.
 
+use crate::http::{HttpWeather, SharedLedger};
 use crate::judge::judge;
-use crate::scenario::Scenario;
+use crate::scenario::{ClientPlan, Scenario};
 use fourfold_base::Millis;
 use fourfold_base::prng::Prng;
-use fourfold_engine::sim::{self, Behaviour, Fault, SharedMachine, SimConfig, SimNet, Style};
+use fourfold_engine::sim::{self, Director, Fault, SharedMachine, SimConfig, SimNet, Style};
 use fourfold_engine::{App, BUFFER_BYTES, ListenerId, Mailbox, Net, SEND_QUEUE_HIGH, mailbox};
 use fourfold_proxy::{Mail, Proxy, Shared, Totals};
 use std::collections::VecDeque;
@@ -62,6 +63,8 @@ pub(crate) struct Run<'a> {
     pub shared: Arc<Shared>,
     pub machine: SharedMachine,
     pub shards: Vec<Shard>,
+    /// In the world of requests.
+    pub ledger: SharedLedger,
     rng: Prng,
     now: Millis,
     turns: u64,
@@ -106,6 +109,7 @@ impl<'a> Run<'a> {
         let mut run = Self {
             scenario,
             shards: Vec::new(),
+            ledger: SharedLedger::default(),
             rng: Prng::new(!scenario.seed),
             now: 0,
             turns: 0,
@@ -134,10 +138,14 @@ impl<'a> Run<'a> {
             fault,
             trace,
         };
-        let mut net = SimNet::new(config, self.machine.clone(), Box::new(scenario.weather.clone()));
-        for client in scenario.clients.iter().filter(|client| client.shard == number) {
-            let behaviour: Behaviour = client.behaviour.clone();
-            net.add_client(ListenerId(client.listener), client.from, client.at, behaviour);
+        let mut net = SimNet::new(config, self.machine.clone(), self.director());
+        for (nth, client) in scenario.clients.iter().enumerate().filter(|client| client.1.shard == number) {
+            let ClientPlan { listener, from, at, behaviour, .. } = client.clone();
+            let listener = ListenerId(listener);
+            match scenario.web.as_ref().and_then(|web| web.client(&self.ledger, nth)) {
+                Some(script) => net.add_speaker(listener, from, at, behaviour, script),
+                None => net.add_client(listener, from, at, behaviour),
+            };
         }
         let (sender, mailbox) = mailbox().map_err(|errno| errno.to_string())?;
         if let Some(shard) = self.shared.shards.get(number) {
@@ -145,6 +153,14 @@ impl<'a> Run<'a> {
         }
         let app = Proxy::new(Arc::clone(&self.shared), number, 0);
         Ok(Shard { net, app, mailbox, mail: VecDeque::new(), finished: false })
+    }
+
+    fn director(&self) -> Box<dyn Director> {
+        let weather = self.scenario.weather.clone();
+        match &self.scenario.web {
+            Some(web) => Box::new(HttpWeather { weather, manners: web.manners, ledger: self.ledger.clone() }),
+            None => Box::new(weather),
+        }
     }
 
     fn play(&mut self) -> Checked {
@@ -211,6 +227,9 @@ impl<'a> Run<'a> {
     fn check(&mut self, index: usize) -> Checked {
         if let Some(text) = self.machine.borrow_mut().take_violations().pop() {
             return Err(("every lease is one tuple, given back once and not too early", text));
+        }
+        if let Some(broken) = self.ledger.borrow_mut().broken.pop() {
+            return Err(broken);
         }
         let Some(shard) = self.shards.get_mut(index) else { return Ok(()) };
         if let Some(text) = shard.net.take_violations().pop() {
