@@ -7,6 +7,7 @@ mod common;
 
 mod bad_input;
 mod bytes;
+mod explain;
 mod faults;
 mod limits;
 mod peers;
