@@ -10,6 +10,8 @@ mod core;
 mod counters;
 mod http;
 mod owner;
+mod preface;
+mod rates;
 mod reason;
 mod shard;
 mod shared;

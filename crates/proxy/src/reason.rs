@@ -12,12 +12,22 @@ pub(crate) struct Notices {
     pub refusals: [Gate; Refusal::ALL.len()],
     pub accepting: Gate,
     pub source: Gate,
+    pub proxy_header: Gate,
+    pub request_rate: Gate,
+    pub shed: Gate,
 }
 
 impl Default for Notices {
     fn default() -> Self {
         let gate = || Gate::new(LOG_INTERVAL_MS);
-        Self { refusals: std::array::from_fn(|_| gate()), accepting: gate(), source: gate() }
+        Self {
+            refusals: std::array::from_fn(|_| gate()),
+            accepting: gate(),
+            source: gate(),
+            proxy_header: gate(),
+            request_rate: gate(),
+            shed: gate(),
+        }
     }
 }
 
@@ -31,10 +41,13 @@ pub enum Refusal {
     NoServer,
     Local,
     Attempts,
+    ConnectionRate,
+    ProxyHeader,
+    ProxyHeaderTimeout,
 }
 
 impl Refusal {
-    pub const ALL: [Refusal; 8] = [
+    pub const ALL: [Refusal; 11] = [
         Refusal::MaxConnections,
         Refusal::ListenerMax,
         Refusal::ShardFull,
@@ -43,6 +56,9 @@ impl Refusal {
         Refusal::NoServer,
         Refusal::Local,
         Refusal::Attempts,
+        Refusal::ConnectionRate,
+        Refusal::ProxyHeader,
+        Refusal::ProxyHeaderTimeout,
     ];
 
     pub fn counter(self, counters: &Counters) -> &Counter {
@@ -55,6 +71,9 @@ impl Refusal {
             Refusal::NoServer => &counters.refused_no_server,
             Refusal::Local => &counters.refused_local,
             Refusal::Attempts => &counters.refused_attempts,
+            Refusal::ConnectionRate => &counters.refused_connection_rate,
+            Refusal::ProxyHeader => &counters.refused_proxy_header,
+            Refusal::ProxyHeaderTimeout => &counters.refused_proxy_header_timeout,
         }
     }
 
@@ -81,6 +100,15 @@ impl Refusal {
                 "client refused: out of descriptors, memory or buffers; raise the descriptor limit (ulimit -n, systemd LimitNOFILE=) or add memory"
             }
             Refusal::Attempts => "client refused: connect_attempts paths failed; see the connect_* counters",
+            Refusal::ConnectionRate => {
+                "client refused: it connects more often than its listener's connection_rate; raise it if the client is right"
+            }
+            Refusal::ProxyHeader => {
+                "client refused: its PROXY protocol header is malformed or missing; set up the load balancer in front to send it"
+            }
+            Refusal::ProxyHeaderTimeout => {
+                "client refused: its PROXY protocol header did not come in time; set up the load balancer in front to send it"
+            }
         }
     }
 }

@@ -5,6 +5,7 @@
 use crate::core::{Core, Cx};
 use crate::http::Http;
 use crate::owner::{self, Tag};
+use crate::preface::{Caller, Prefaces, Ready};
 use crate::reason::Refusal;
 use crate::shared::{Mail, Shared};
 use crate::tcp::Tcp;
@@ -24,6 +25,7 @@ const HEADROOM_MS: Millis = 1_000;
 
 pub struct Proxy {
     core: Core,
+    prefaces: Prefaces,
     tcp: Tcp,
     http: Http,
     accept_retry_at: Option<Millis>,
@@ -44,6 +46,7 @@ struct Drain {
 impl Proxy {
     pub fn new(shared: Arc<Shared>, shard: usize, now: Millis) -> Self {
         Self {
+            prefaces: Prefaces::new(&shared, now),
             tcp: Tcp::new(&shared, now),
             http: Http::new(&shared, shard, now),
             core: Core::new(shared, shard),
@@ -56,10 +59,10 @@ impl Proxy {
 
     /// Connections that this shard has at present.
     pub fn len(&self) -> usize {
-        self.tcp.len() + self.http.len()
+        self.prefaces.len() + self.tcp.len() + self.http.len()
     }
     pub fn is_empty(&self) -> bool {
-        self.tcp.is_empty() && self.http.is_empty()
+        self.prefaces.is_empty() && self.tcp.is_empty() && self.http.is_empty()
     }
     /// Clients in queues at present.
     pub fn waiting(&self) -> usize {
@@ -87,23 +90,53 @@ impl Proxy {
             net.close(client, Close::Reset);
             return self.core.refused(refusal, net.now());
         }
+        // It may have left already.
+        let Some(peer) = peer.or_else(|| net.peer_address(client).ok()) else {
+            self.core.dismiss(index);
+            return net.close(client, Close::Reset);
+        };
+        if plan.proxy_protocol.as_ref().is_none_or(|rules| !rules.trust.contains(peer.ip())) {
+            return self.enter(net, index as u16, client, Caller::at(peer));
+        }
         let cx = &mut Cx { net, core: &mut self.core };
+        if !self.prefaces.accept(cx, index as u16, client, peer) {
+            self.turn_away(net, index as u16, client, Refusal::ShardFull);
+        }
+    }
+
+    /// Hands a client whose address is known to its listener's feature.
+    fn enter<N: Net>(&mut self, net: &mut N, listener: u16, sock: Sock, mut caller: Caller) {
+        let shared = Arc::clone(&self.core.shared);
+        let index = usize::from(listener);
+        let (Some(plan), Some(rates)) = (shared.plan.listeners.get(index), shared.rates.get(index)) else {
+            caller.clear(net);
+            return net.close(sock, Close::Reset);
+        };
+        if rates.connections.take(caller.address.ip(), |_| None, net.micros()).is_err() {
+            caller.clear(net);
+            return self.turn_away(net, listener, sock, Refusal::ConnectionRate);
+        }
+        let cx = &mut Cx { net: &mut *net, core: &mut self.core };
         let taken = match (plan.mode, plan.pool) {
-            (Mode::Tcp, Some(pool)) => self.tcp.accept(cx, index as u16, pool as u16, client),
+            (Mode::Tcp, Some(pool)) => self.tcp.accept(cx, listener, pool as u16, sock, &mut caller),
             (Mode::Tcp, None) => false,
-            (Mode::Http, _) => match peer.map_or_else(|| cx.net.peer_address(client), Ok) {
-                Ok(peer) => self.http.accept(cx, index as u16, client, peer),
-                // It has left already.
-                Err(_) => {
-                    cx.core.dismiss(index);
-                    return cx.net.close(client, Close::Reset);
-                }
-            },
+            (Mode::Http, _) => self.http.accept(cx, listener, sock, &mut caller),
         };
         if !taken {
-            cx.core.dismiss(index);
-            cx.net.close(client, Close::Reset);
-            cx.core.refused(Refusal::ShardFull, cx.net.now());
+            caller.clear(net);
+            self.turn_away(net, listener, sock, Refusal::ShardFull);
+        }
+    }
+
+    fn turn_away<N: Net>(&mut self, net: &mut N, listener: u16, sock: Sock, refusal: Refusal) {
+        self.core.dismiss(usize::from(listener));
+        net.close(sock, Close::Reset);
+        self.core.refused(refusal, net.now());
+    }
+
+    fn enter_ready<N: Net>(&mut self, net: &mut N) {
+        while let Some(Ready { listener, sock, caller }) = self.prefaces.poll_ready() {
+            self.enter(net, listener, sock, caller);
         }
     }
 
@@ -197,6 +230,7 @@ impl Proxy {
     fn cut<N: Net>(&mut self, net: &mut N) {
         self.drain.iter_mut().for_each(|drain| drain.cut = true);
         let cx = &mut Cx { net, core: &mut self.core };
+        self.prefaces.cut(cx);
         self.tcp.cut(cx);
         self.http.cut(cx);
     }
@@ -214,6 +248,10 @@ impl<N: Net> Handler<N> for Proxy {
                     Some((key, Tag::TunnelServer)) => self.tcp.on_event(cx, key, Side::Server, event),
                     Some((key, Tag::HttpClient)) => self.http.on_client(cx, key, event),
                     Some((key, Tag::HttpUpstream)) => self.http.on_upstream(cx, &mut self.tcp, key, event),
+                    Some((key, Tag::Preface)) => {
+                        self.prefaces.on_event(cx, key, event);
+                        self.enter_ready(net);
+                    }
                     None => drop_event(net, event),
                 }
             }
@@ -254,8 +292,10 @@ impl<N: Net> App<N> for Proxy {
     fn on_turn(&mut self, net: &mut N) {
         let now = net.now();
         let cx = &mut Cx { net, core: &mut self.core };
+        self.prefaces.on_turn(cx);
         self.tcp.on_turn(cx);
         self.http.on_turn(cx);
+        self.enter_ready(net);
         if self.accept_retry_at.is_some_and(|at| at <= now) {
             self.accept_retry_at = None;
             if self.drain.is_none() {
@@ -278,10 +318,8 @@ impl<N: Net> App<N> for Proxy {
             0 => (!drain.cut).then_some(drain.deadline),
             _ => Some(0),
         });
-        [self.tcp.poll_timeout(), self.http.poll_timeout(), self.accept_retry_at, drain]
-            .into_iter()
-            .flatten()
-            .min()
+        let features = [self.prefaces.poll_timeout(), self.tcp.poll_timeout(), self.http.poll_timeout()];
+        features.into_iter().chain([self.accept_retry_at, drain]).flatten().min()
     }
 
     fn is_finished(&self) -> bool {

@@ -3,12 +3,13 @@
 //! Owns the tunnels, their timers, and the queues of waiting clients. Refuses what exceeds a limit, with a counted reason.
 //! Its shard drives it with events.
 
-use crate::core::{Core, Cx, Trial};
+use crate::core::{Core, Cx, Trial, greeting};
 use crate::owner::{Tag, owner};
+use crate::preface::Caller;
 use crate::reason::Refusal;
 use crate::shared::Shared;
 use crate::stash::Stash;
-use crate::tunnel::{Direction, Phase, Side, Tunnel, Upstream};
+use crate::tunnel::{Direction, Extra, Phase, Side, Tunnel, Upstream};
 use crate::upstream::{Attempt, Blame, Choice, Want, blame};
 use crate::wait::{RETRY_MS, Shortage, WaitQueue};
 use fourfold_base::Millis;
@@ -64,10 +65,21 @@ impl Tcp {
     // Clients come.
 
     /// Takes in a client that has been counted. `false`: there is no slot.
-    pub fn accept<N: Net>(&mut self, cx: &mut Cx<'_, N>, listener: u16, pool: u16, client: Sock) -> bool {
+    pub fn accept<N: Net>(
+        &mut self,
+        cx: &mut Cx<'_, N>,
+        listener: u16,
+        pool: u16,
+        client: Sock,
+        caller: &mut Caller,
+    ) -> bool {
         let Ok(key) = self.tunnels.insert(Tunnel::new(client, listener, pool, cx.net.now())) else {
             return false;
         };
+        let extra = extra(cx, listener, pool, client, caller);
+        if let Some(tunnel) = self.tunnels.get_mut(key) {
+            tunnel.extra = extra.map(Box::new);
+        }
         cx.net.adopt(client, owner(key, Tag::TunnelClient));
         self.start(cx, key);
         true
@@ -237,8 +249,45 @@ impl Tcp {
             0 => self.wheel.cancel(key.slot),
             timeout => self.wheel.set(key.slot, now + timeout),
         }
+        if !self.greet(cx, key) {
+            return self.abandon(cx, key, Refusal::Local);
+        }
         cx.net.receive(client);
         cx.net.receive(server);
+        self.send_early(cx, key);
+    }
+
+    /// A server that wants to know who the client is learns it before anything else. `false`: there was no buffer.
+    fn greet<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) -> bool {
+        let Some(tunnel) = self.tunnels.get(key) else { return true };
+        let pool = cx.core.shared.plan.pools.get(usize::from(tunnel.pool));
+        let Some(version) = pool.and_then(|pool| pool.proxy_protocol) else { return true };
+        let addresses = tunnel.extra.as_ref().and_then(|extra| extra.addresses);
+        let Some(header) = cx.net.write(&greeting(version, addresses)) else { return false };
+        // Nothing else is queued yet.
+        let _ = cx.net.send(tunnel.server, header);
+        true
+    }
+
+    /// What the client sent behind its PROXY header, before there was anybody to send it to.
+    fn send_early<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
+        let extra = self.tunnels.get_mut(key).and_then(|tunnel| tunnel.extra.take());
+        let Some(Extra { mut early, early_end, .. }) = extra.map(|extra| *extra) else { return };
+        while let Some(buf) = early.pop() {
+            self.on_received(cx, key, Side::Client, buf);
+        }
+        if early_end {
+            self.on_eof(cx, key, Side::Client);
+        }
+    }
+
+    /// Bytes of a client that had been read before, and still was when its server was looked for.
+    fn keep_early<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, buf: Buf) {
+        let tunnel = self.tunnels.get_mut(key).filter(|tunnel| tunnel.phase != Phase::Closing);
+        match tunnel.and_then(|tunnel| tunnel.extra.as_mut()) {
+            Some(extra) => extra.early.push(buf),
+            None => cx.net.free(buf),
+        }
     }
 
     fn on_connect_failed<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, step: Step, errno: Errno) {
@@ -340,7 +389,7 @@ impl Tcp {
     fn on_received<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, side: Side, buf: Buf) {
         let now = cx.net.now();
         let Some(tunnel) = self.tunnels.get_mut(key).filter(|tunnel| tunnel.phase == Phase::Open) else {
-            return cx.net.free(buf);
+            return self.keep_early(cx, key, buf);
         };
         tunnel.active = now;
         let (from, to, bytes) = (tunnel.sock(side), tunnel.sock(side.other()), buf.len() as u64);
@@ -366,9 +415,10 @@ impl Tcp {
 
     fn on_eof<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, side: Side) {
         let now = cx.net.now();
-        let Some(tunnel) = self.tunnels.get_mut(key).filter(|tunnel| tunnel.phase == Phase::Open) else {
-            return;
-        };
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        if tunnel.phase != Phase::Open {
+            return tunnel.extra.iter_mut().for_each(|extra| extra.early_end = true);
+        }
         tunnel.active = now;
         tunnel.side_mut(side).ended = true;
         if !tunnel.side(side.other()).ended {
@@ -430,6 +480,9 @@ impl Tcp {
             return;
         };
         let before = std::mem::replace(&mut tunnel.phase, Phase::Closing);
+        if let Some(mut extra) = tunnel.extra.take() {
+            extra.early.clear(cx.net);
+        }
         cx.net.close(tunnel.client, client);
         // A failed attempt's socket has been closed already.
         if before != Phase::Failing {
@@ -518,6 +571,25 @@ impl Tcp {
             self.remove_if_gone(cx.core, key);
         }
     }
+}
+
+/// What a tunnel has to remember of its client.
+fn extra<N: Net>(
+    cx: &mut Cx<'_, N>,
+    listener: u16,
+    pool: u16,
+    client: Sock,
+    caller: &mut Caller,
+) -> Option<Extra> {
+    let told = cx.core.shared.plan.pools.get(usize::from(pool)).is_some_and(|pool| pool.proxy_protocol.is_some());
+    let addresses = if told { cx.addresses(listener, client, caller.address, caller.destination) } else { None };
+    let read = caller.read.take();
+    if read.is_some() {
+        cx.net.pause(client);
+    }
+    let extra = told || read.is_some();
+    let early = read.unwrap_or_default();
+    extra.then_some(Extra { addresses, early: early.bytes, early_end: early.ended })
 }
 
 fn refusal_for(shortage: Option<Shortage>) -> Refusal {

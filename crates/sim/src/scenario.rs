@@ -166,6 +166,7 @@ fn machine(rng: &mut Prng) -> Machine {
         tw_reuse: u64::from(rng.below(3)),
         tw_reuse_delay_ms: 1000,
         seed: 1,
+        secret: [2, 3],
         tcp_timestamps: !rng.chance(1, 4),
     }
 }

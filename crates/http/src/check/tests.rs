@@ -54,6 +54,7 @@ const REQUEST_LINES: &[&str] = &[
     "X http://a?b HTTP/1.1\r\n",
     "GET / HTTP/2.0\r\n",
     "GET /\r\n",
+    "\nGET / HTTP/1.1\r\n",
 ];
 
 const STATUS_LINES: &[&str] = &[

@@ -6,13 +6,15 @@ use super::head::{self, Onward, Who};
 use super::reply::{self, Reason, To};
 use super::state::{Client, Stage};
 use super::{Http, Settings};
-use crate::core::Cx;
+use crate::core::{Core, Cx};
 use crate::owner::{Tag, owner};
+use crate::preface::{Caller, Early};
 use crate::stash::Stash;
 use fourfold_base::slab::Key;
 use fourfold_config::http::{Action, Route};
 use fourfold_engine::{Buf, Close, Net, Sock};
 use fourfold_http::h1::{self, Body, Method};
+use fourfold_l4::rate::RetryAfter;
 use std::net::SocketAddr;
 
 /// How long a client may go on sending after our FIN before it is cut off.
@@ -37,7 +39,7 @@ impl Http {
         cx: &mut Cx<'_, N>,
         listener: u16,
         sock: Sock,
-        peer: SocketAddr,
+        caller: &mut Caller,
     ) -> bool {
         let now = cx.net.now();
         let first = self
@@ -49,7 +51,7 @@ impl Http {
             stage: Stage::Head,
             stash: Stash::default(),
             deadline: now + first.unwrap_or(0),
-            peer: peer.into(),
+            peer: caller.address.into(),
             listener,
             requests: 0,
             bytes: 0,
@@ -58,14 +60,24 @@ impl Http {
             full: false,
             ended: false,
             finished: false,
-            preface: false,
         };
         let deadline = client.deadline;
         let Ok(key) = self.clients.insert(client) else { return false };
         cx.net.adopt(sock, owner(key, Tag::HttpClient));
         cx.net.receive(sock);
         self.client_timers.set(key.slot, deadline);
+        self.take_early(cx, key, caller.read.take().unwrap_or_default());
         true
+    }
+
+    /// What came behind a PROXY header.
+    fn take_early<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, mut early: Early) {
+        while let Some(buf) = early.bytes.pop() {
+            self.on_client_received(cx, key, buf);
+        }
+        if early.ended {
+            self.on_client_eof(cx, key);
+        }
     }
 
     pub(super) fn on_client_received<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, buf: Buf) {
@@ -224,7 +236,7 @@ impl Http {
     /// What a head asks for, and what is done about it. Everything that is kept of it is copied here.
     fn judge_request(
         &mut self,
-        core: &crate::core::Core,
+        core: &Core,
         key: Key,
         settings: &Settings,
         head: &[u8],
@@ -236,7 +248,7 @@ impl Http {
         let last = settings.requests_max > 0 && u64::from(client.requests) >= settings.requests_max;
         let keep_alive = request.keep_alive && !last && !core.draining && !client.ended;
         let has_content = !matches!(request.body, Body::None | Body::Length(0));
-        let to = To::of(request, head, !keep_alive || has_content);
+        let mut to = To::of(request, head, !keep_alive || has_content);
         if matches!(request.method, Method::Connect | Method::Trace) {
             return Err((Reason::MethodUnsupported, to));
         }
@@ -248,6 +260,10 @@ impl Http {
             Err(reject) => return Err((Reason::Rejected(reject), to)),
         };
         let who = Who::of(request, head, settings, client.peer.ip(), client.peer.port);
+        if let Err(wait) = within_rates(core, client.listener, &who, request, head, now_us) {
+            to.retry_after_s = Some(wait.seconds());
+            return Err((Reason::RateLimited, to));
+        }
         let Some((index, route)) = find(settings, request, head, path) else {
             return Err((Reason::NoRoute, to));
         };
@@ -321,9 +337,8 @@ impl Http {
     pub(super) fn refuse<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, reason: Reason, to: To) {
         let Some(client) = self.clients.get(key) else { return };
         let Some(settings) = self.settings(client.listener) else { return };
-        let retry_after = matches!(reason, Reason::RateLimited).then_some(1);
         self.out.clear();
-        reply::error(&settings, reason, &to, retry_after, &mut self.out);
+        reply::error(&settings, reason, &to, &mut self.out);
         self.count_reason(cx.core, reason);
         self.count_status(cx.core, reason.status());
         tracing::debug!(shard = cx.core.shard, reason = reason.name(), "request refused");
@@ -425,6 +440,7 @@ impl Http {
         client.stash.clear(cx.net);
         self.client_timers.cancel(key.slot);
         cx.net.close(client.sock, how);
+        self.unpin(cx, key);
     }
 
     pub(super) fn on_client_closed<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
@@ -503,6 +519,33 @@ impl Http {
         }
         self.close_conns(cx);
     }
+}
+
+/// Every one of the listener's request_rates must have room.
+fn within_rates(
+    core: &Core,
+    listener: u16,
+    who: &Who,
+    request: &h1::Request,
+    head: &[u8],
+    now_us: u64,
+) -> Result<(), RetryAfter> {
+    let Some(rates) = core.shared.rates.get(usize::from(listener)) else { return Ok(()) };
+    if rates.requests.is_empty() {
+        return Ok(());
+    }
+    let field = |name: &str| value_of(request, head, name);
+    rates.requests.take(who.client, field, now_us).inspect_err(|_| {
+        core.notice(&core.shared.notices.request_rate, now_us / 1000, || {
+            let name = core.shared.plan.listeners.get(usize::from(listener)).map_or("", |one| &one.name);
+            format!("listener {name}: requests of {} are answered with 429: more than request_rate", who.client)
+        });
+    })
+}
+
+fn value_of<'a>(request: &h1::Request, head: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let same = |field: &&h1::Field| field.name.of(head).eq_ignore_ascii_case(name.as_bytes());
+    request.fields.iter().find(same).map(|field| field.value.of(head))
 }
 
 fn find<'a>(

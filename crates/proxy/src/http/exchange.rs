@@ -90,6 +90,7 @@ impl Exchange {
             head_only: self.asked.method == h1::Method::Head,
             close: !self.keep_alive || !self.request.is_done(),
             json: self.json,
+            retry_after_s: None,
         }
     }
 }
@@ -136,6 +137,11 @@ impl Http {
             let now = cx.net.now();
             let Some(exchange) = self.exchanges.get(key) else { return true };
             let pool = usize::from(exchange.pool);
+            if let Some(conn) = self.take_pinned(key) {
+                self.attach(cx, key, conn);
+                return true;
+            }
+            let Some(exchange) = self.exchanges.get(key) else { return true };
             let idle = &self.idle;
             let want = Want {
                 key: exchange.hash,

@@ -7,6 +7,7 @@
 //! | `client` | the client's side: heads, content, time-outs, the end |
 //! | `exchange` | a request's way: server, queue, retry, answer |
 //! | `upstream` | connections to servers, warm ones |
+//! | `pinned` | connections that are one client's, for servers that want to know who it is |
 //! | `respond` | the server's side: response heads, content, upgrades |
 //! | `head`, `reply` | heads written anew, answers of our own (pure) |
 //!
@@ -15,6 +16,7 @@
 mod client;
 mod exchange;
 mod head;
+mod pinned;
 mod reply;
 mod respond;
 mod state;
@@ -32,6 +34,7 @@ use fourfold_config::http::Http as Settings;
 use fourfold_engine::{Event, Net};
 use fourfold_http::h1;
 use state::{Client, Conn, Exchange};
+use std::collections::HashMap;
 use std::sync::Arc;
 use upstream::Idle;
 
@@ -45,6 +48,8 @@ pub(crate) struct Http {
     due: Vec<u32>,
     queues: Vec<WaitQueue>,
     idle: Idle,
+    /// By client: the idle connection that nobody else may use.
+    pinned: HashMap<Key, Key>,
     /// Per listener; copies of this shard's own, so that their counts are nobody else's.
     settings: Vec<Option<Arc<Settings>>>,
     request: h1::Request,
@@ -73,6 +78,7 @@ impl Http {
             due: Vec::new(),
             queues: shared.pools.iter().map(|_| WaitQueue::default()).collect(),
             idle: Idle::new(shared),
+            pinned: HashMap::new(),
             settings: settings.map(|one| one.http.as_deref().map(|http| Arc::new(http.clone()))).collect(),
             request: h1::Request::default(),
             response: h1::Response::default(),

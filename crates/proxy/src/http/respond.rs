@@ -328,6 +328,7 @@ impl Http {
         self.idle.free(usize::from(conn.pool), conn.server as usize);
         self.conn_timers.cancel(key.slot);
         self.client_timers.cancel(client_key.slot);
+        self.unpin(cx, client_key);
         let (Some(client), Some(conn)) = (self.clients.remove(client_key), self.conns.remove(key)) else {
             return cx.net.free(early);
         };

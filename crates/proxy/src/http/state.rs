@@ -74,8 +74,6 @@ pub(super) struct Client {
     pub ended: bool,
     /// Our FIN has left.
     pub finished: bool,
-    /// A PROXY header is due first.
-    pub preface: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -167,6 +165,8 @@ pub(super) struct Conn {
     /// When it became idle.
     pub idle_since: Millis,
     pub uses: u32,
+    /// Idle, and this client's alone.
+    pub pinned: Option<Key>,
     /// The beginning of a response's head.
     pub partial: Option<Buf>,
     pub scanned: u16,

@@ -1,6 +1,7 @@
 //! Connections to servers: made for a request, kept warm for whoever comes next, given up when they have served their time.
 
 use super::Http;
+use super::reply::Reason;
 use super::state::{Conn, Phase, Role};
 use crate::core::{Cx, Trial};
 use crate::owner::{Tag, owner};
@@ -99,6 +100,7 @@ impl Http {
             started: now,
             idle_since: now,
             uses: 0,
+            pinned: None,
             partial: None,
             scanned: 0,
             sent: 0,
@@ -186,6 +188,9 @@ impl Http {
         }
         cx.core.counters().connected.add(1);
         cx.net.receive(sock);
+        if !self.greet(cx, exchange, key) {
+            return self.fail(cx, exchange, Reason::Local);
+        }
         self.attach(cx, exchange, key);
     }
 
@@ -232,6 +237,12 @@ impl Http {
         if !reusable || worn || !room || cx.core.draining || conn.partial.is_some() {
             return self.drop_conn(cx, key);
         }
+        let client = match conn.role {
+            Role::Busy(exchange) if Self::is_pinned(cx.core, pool) => {
+                self.exchanges.get(exchange).map(|exchange| exchange.client)
+            }
+            _ => None,
+        };
         conn.role = Role::Idle;
         conn.idle_since = now;
         conn.full = false;
@@ -240,6 +251,9 @@ impl Http {
         }
         self.conn_timers.ensure(key.slot, now + rules.idle_timeout_ms);
         self.idle.free(pool, server);
+        if let Some(client) = client {
+            return self.pin(cx, client, key);
+        }
         self.idle.put(pool, server, key);
         cx.core.freed(pool);
     }
@@ -252,7 +266,10 @@ impl Http {
         match std::mem::replace(&mut conn.role, Role::Closing) {
             Role::Closing => return,
             Role::Busy(_) => self.idle.free(pool, server),
-            Role::Idle => self.idle.forget(pool, server, key),
+            Role::Idle => match conn.pinned.take() {
+                Some(client) => drop(self.pinned.remove(&client)),
+                None => self.idle.forget(pool, server, key),
+            },
             Role::Connecting(_) => {}
         }
         if let Some(buf) = conn.partial.take() {
