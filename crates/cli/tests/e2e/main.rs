@@ -9,6 +9,8 @@ mod bad_input;
 mod bytes;
 mod faults;
 mod limits;
+mod load_http;
+mod origin_http;
 mod peers;
 mod servers;
 mod tuples;
