@@ -5,7 +5,7 @@ use super::Http;
 use super::client::send_all;
 use super::head::Down;
 use super::reply::{Reason, To};
-use super::state::{Exchange, Phase, Role, Stage};
+use super::state::{Client, Exchange, Phase, Role, Stage};
 use crate::core::{Core, Cx};
 use crate::reason::Refusal;
 use crate::upstream::{Choice, Want};
@@ -118,7 +118,8 @@ impl Http {
         if self.takes_content(exchange) {
             return;
         }
-        let Some(client) = self.clients.get_mut(client) else { return };
+        let ours = |client: &&mut Client| client.stage == Stage::Busy(exchange);
+        let Some(client) = self.clients.get_mut(client).filter(ours) else { return };
         if !client.stash.is_empty() && !std::mem::replace(&mut client.paused, true) {
             cx.net.pause(client.sock);
         }
@@ -576,9 +577,11 @@ impl Http {
         if !exchange.request.is_done() || stalled {
             exchange.active = now;
         }
-        if timeout == 0 || now < exchange.active + timeout {
-            let at = exchange.active + timeout.max(1_000);
-            return self.exchange_timers.set(key.slot, at);
+        if timeout == 0 {
+            return;
+        }
+        if now < exchange.active + timeout {
+            return self.exchange_timers.set(key.slot, exchange.active + timeout);
         }
         if exchange.answered {
             return self.fail(cx, key, Reason::ResponseTimeout);
