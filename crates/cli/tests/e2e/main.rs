@@ -10,6 +10,8 @@ mod bytes;
 mod explain;
 mod faults;
 mod limits;
+mod load_http;
+mod origin_http;
 mod peers;
 mod servers;
 mod tuples;
