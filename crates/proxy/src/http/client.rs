@@ -165,10 +165,12 @@ impl Http {
     /// There is nothing left that lies there: the client may say more, unless it has ended.
     fn read_on<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
         let Some(client) = self.clients.get_mut(key) else { return };
-        if client.ended && client.stage == Stage::Head {
-            return self.close_client(cx, key, Close::Orderly);
+        match client.stage {
+            Stage::Head if client.ended => return self.dismiss_client(cx, key),
+            Stage::Busy(exchange) if client.ended => return self.on_content_eof(cx, exchange),
+            _ => {}
         }
-        if !client.ended && std::mem::take(&mut client.paused) {
+        if std::mem::take(&mut client.paused) {
             cx.net.receive(client.sock);
         }
     }
@@ -267,7 +269,7 @@ impl Http {
         let request = &mut self.request;
         request.parse(head, &settings.limits).map_err(|reject| (Reason::Rejected(reject), To::STRANGER))?;
         let last = settings.requests_max > 0 && u64::from(client.requests) >= settings.requests_max;
-        let keep_alive = request.keep_alive && !last && !core.draining && !client.ended;
+        let keep_alive = request.keep_alive && !last && !core.draining;
         let has_content = !matches!(request.body, Body::None | Body::Length(0));
         let mut to = To::of(request, head, !keep_alive || has_content);
         if matches!(request.method, Method::Connect | Method::Trace) {
@@ -386,6 +388,15 @@ impl Http {
         }
     }
 
+    /// Closes a connection on which no request is open. The last response may not have left yet.
+    fn dismiss_client<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
+        let Some(client) = self.clients.get(key) else { return };
+        match cx.net.unsent(client.sock) {
+            0 => self.close_client(cx, key, Close::Orderly),
+            _ => self.end_client(cx, key),
+        }
+    }
+
     /// FIN after what is queued; then the client has a moment to end as well.
     pub(super) fn end_client<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
         let now = cx.net.now();
@@ -427,7 +438,7 @@ impl Http {
         client.ended = true;
         match client.stage {
             // Between requests, or in the midst of a head that will never be whole.
-            Stage::Head => self.close_client(cx, key, Close::Orderly),
+            Stage::Head => self.dismiss_client(cx, key),
             Stage::Linger if client.finished => self.close_client(cx, key, Close::Orderly),
             Stage::Busy(exchange) => self.on_content_eof(cx, exchange),
             Stage::Linger | Stage::Closing => {}
@@ -480,7 +491,7 @@ impl Http {
         match client.stage {
             Stage::Head if client.stash.is_empty() => {
                 cx.core.counters().http_idle_closed.add(1);
-                self.close_client(cx, key, Close::Orderly);
+                self.dismiss_client(cx, key);
             }
             Stage::Head => self.refuse(cx, key, Reason::HeaderTimeout, To::STRANGER),
             Stage::Busy(exchange) => self.on_stall(cx, key, exchange),

@@ -107,6 +107,9 @@ impl Http {
                 }
                 self.start(cx, key);
                 self.hold_early(cx, client, key);
+                if self.clients.get(client).is_some_and(|client| client.ended) {
+                    self.on_content_eof(cx, key);
+                }
             }
             // There are as many as clients, and a client has one at a time.
             Err(_) => self.refuse(cx, client, Reason::Local, To::STRANGER),
@@ -441,10 +444,13 @@ impl Http {
     pub(super) fn on_content_eof<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         let client = exchange.client;
+        // What it had sent before is served: the rest of this request, or the next ones.
+        if self.clients.get(client).is_some_and(|client| !client.stash.is_empty()) {
+            return;
+        }
         exchange.keep_alive = false;
-        let held = self.clients.get(client).is_some_and(|client| !client.stash.is_empty());
         // A client that closes its sending side may still read; one that closes in the midst of its request has gone.
-        if !exchange.request.is_done() && !held {
+        if !exchange.request.is_done() {
             cx.core.counters().http_client_gone.add(1);
             self.abort(cx, key);
             self.close_client(cx, client, Close::Reset);
