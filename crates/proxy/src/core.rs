@@ -1,6 +1,7 @@
 //! What every feature of a shard stands on: limits, counters, notices, and the ways to servers.
 
 use crate::counters::Counters;
+use crate::logs::Logs;
 use crate::reason::Refusal;
 use crate::shared::Shared;
 use crate::upstream::{Blame, Upstreams};
@@ -18,6 +19,7 @@ pub(crate) struct Core {
     pub shard: usize,
     pub shared: Arc<Shared>,
     pub upstreams: Upstreams,
+    pub logs: Logs,
     /// No client is accepted any more; who is here finishes.
     pub draining: bool,
     /// Pools of which something has come free in this handler.
@@ -39,7 +41,8 @@ impl<N: Net> Cx<'_, N> {
         source: SocketAddr,
         destination: Option<SocketAddr>,
     ) -> Option<Addresses> {
-        let binds = self.core.shared.plan.listeners.get(usize::from(listener)).map(|one| one.binds.as_slice());
+        let binds =
+            self.core.shared.plan.listeners.get(usize::from(listener)).map(|one| one.binds.as_slice());
         let destination = match (destination, binds) {
             (Some(told), _) => told,
             (None, Some([only])) if !only.ip().is_unspecified() => *only,
@@ -73,6 +76,7 @@ impl Core {
         Self {
             shard,
             upstreams: Upstreams::new(Arc::clone(&shared), shard),
+            logs: Logs::new(&shared, shard),
             shared,
             draining: false,
             freed: Vec::new(),
