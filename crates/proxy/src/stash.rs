@@ -12,6 +12,11 @@ impl Stash {
         self.0.is_none()
     }
 
+    /// In buffers.
+    pub fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |queue| queue.len())
+    }
+
     pub fn push(&mut self, buf: Buf) {
         self.0.get_or_insert_default().push_back(buf);
     }
