@@ -197,10 +197,16 @@ impl Http {
             self.refuse(cx, key, Reason::Local, To::STRANGER);
             return true;
         };
-        if let Some(left) = cx.net.join(&mut moved, rest) {
+        let left = cx.net.join(&mut moved, rest);
+        let grown = moved.len() > bytes.len();
+        if let Some(left) = left {
             client.stash.push_front(left);
         }
         client.stash.push_front(moved);
+        // A whole buffer and still no end: no head is that large.
+        if !grown {
+            self.refuse(cx, key, Reason::Rejected(h1::Reject::HeadTooLarge), To::STRANGER);
+        }
         true
     }
 
