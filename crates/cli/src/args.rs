@@ -1,6 +1,7 @@
 //! The command line: the one definition from which parsing, help, the man page and completions derive.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 #[derive(Parser)]
@@ -30,6 +31,11 @@ pub enum Command {
     )]
     Run(RunArgs),
     /// Check a configuration and start nothing; exit status 0 valid, 1 errors, 2 usage
+    #[command(
+        after_help = "Examples:\n  fourfold check fourfold.toml\n  fourfold check fourfold.toml --explain \
+                            http://api.example.com/v1/users --method POST --header 'X-Canary: 1'\n\nWith --explain the exit \
+                            status is 0 when a route takes the request, 1 when none does."
+    )]
     Check(CheckArgs),
     /// Run a backend to try things against: it echoes what it gets, or speaks HTTP
     #[command(
@@ -110,7 +116,7 @@ pub struct RunArgs {
     /// Address to listen on: ip:port or [v6]:port; may be repeated
     #[arg(long, value_name = "ADDR", requires = "to")]
     pub listen: Vec<String>,
-    /// What is spoken on the listener
+    /// What is spoken on the listener: tcp or http
     #[arg(long, value_name = "MODE", default_value = "tcp")]
     pub mode: String,
     /// Server: ip:port, [v6]:port or host:port; may be repeated
@@ -142,6 +148,18 @@ pub struct CheckArgs {
     /// Also ask this machine: are the addresses here, are the ports free, do names resolve
     #[arg(long)]
     pub online: bool,
+    /// Say which listener, route and pool a request would take, and why not the others: a URL, or a path
+    #[arg(long, value_name = "URL")]
+    pub explain: Option<String>,
+    /// The request's method
+    #[arg(long, value_name = "METHOD", default_value = "GET", requires = "explain")]
+    pub method: String,
+    /// A header of the request, 'Name: value'; may be repeated
+    #[arg(long, value_name = "HEADER", requires = "explain")]
+    pub header: Vec<String>,
+    /// The address that the request comes from
+    #[arg(long, value_name = "IP", requires = "explain")]
+    pub from: Option<IpAddr>,
 }
 
 #[derive(Args)]
@@ -190,7 +208,7 @@ pub enum LoadCommand {
                             fourfold load http 127.0.0.1:8080 --path /bytes/10240 --rate 20_000 --verify pattern\n  \
                             fourfold load http 127.0.0.1:8080 --connections 100k --interval 10s --source 127.0.0.2-127.0.0.9\n\n\
                             A request counts from when it was intended: with --rate and --interval also while no connection is \
-                            free for it.\n\nExit status: 0 all answered with a status below 400, 1 not, 2 wrong usage")]
+                            free for it.\n\nSignals:\n  SIGUSR1  print the counters as JSON\n\nExit status: 0 all answered with a status below 400, 1 not, 2 wrong usage")]
     Http(HttpLoadArgs),
     /// WebSockets, each proven by a message that an echoing address sends back, then held or driven
     Ws(WsLoadArgs),

@@ -2,7 +2,9 @@
 
 use crate::args::CheckArgs;
 use crate::machine;
-use fourfold_config::{CONFIG_BYTES_MAX, Checked, HostPort, Plan, Severity};
+use fourfold_config::{
+    CONFIG_BYTES_MAX, Checked, Diagnostics, FILE_BYTES_MAX, HostPort, Plan, Question, Severity,
+};
 use fourfold_proxy::Machine;
 use fourfold_sys::{Errno, socket};
 use std::fs::File;
@@ -17,10 +19,14 @@ pub fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         Ok(bytes) => bytes,
         Err(error) => return Ok(report_unreadable(&name, &error, args.json)),
     };
-    let (diagnostics, plan) = match fourfold_config::parse(&name, &bytes) {
+    let (diagnostics, plan) = match parse(&args.file, &bytes) {
         Ok(Checked { plan, warnings, .. }) => (warnings, Some(plan)),
         Err(errors) => (errors, None),
     };
+    if let (Some(url), Some(plan)) = (&args.explain, &plan) {
+        eprint!("{}", diagnostics.render_human());
+        return explain(args, url, plan);
+    }
     let problems = plan.as_ref().filter(|_| args.online).map(problems_here).unwrap_or_default();
     let valid = plan.is_some() && problems.is_empty();
     if args.json {
@@ -38,6 +44,48 @@ pub fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::from(u8::from(!valid)))
+}
+
+/// A configuration with the files that it names, which are looked for from its folder.
+pub fn parse(path: &Path, bytes: &[u8]) -> Result<Checked, Diagnostics> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let read_one = |file: &str| {
+        let mut bytes = Vec::new();
+        let most = FILE_BYTES_MAX as u64 + 1;
+        let result =
+            open_regular(&folder.join(file)).and_then(|file| file.take(most).read_to_end(&mut bytes));
+        result.map(|_| bytes).map_err(|error| error.to_string())
+    };
+    fourfold_config::parse(&path.display().to_string(), bytes)?.load_files(read_one)
+}
+
+/// A FIFO would be waited for, a device never ends.
+fn open_regular(path: &Path) -> std::io::Result<File> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(std::io::Error::other("it is not a regular file"));
+    }
+    File::open(path)
+}
+
+fn explain(args: &CheckArgs, url: &str, plan: &Plan) -> anyhow::Result<ExitCode> {
+    let question = Question {
+        url: url.to_owned(),
+        method: args.method.clone(),
+        headers: args.header.clone(),
+        from: args.from,
+    };
+    let explanation = match fourfold_config::explain(plan, &question) {
+        Ok(explanation) => explanation,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return Ok(ExitCode::from(2));
+        }
+    };
+    match args.json {
+        true => println!("{}", serde_json::to_string_pretty(&explanation.to_json())?),
+        false => print!("{explanation}"),
+    }
+    Ok(ExitCode::from(u8::from(!explanation.is_taken())))
 }
 
 fn report_unreadable(name: &str, error: &std::io::Error, json: bool) -> ExitCode {

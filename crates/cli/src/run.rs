@@ -35,7 +35,7 @@ fn read_plan(args: &RunArgs) -> anyhow::Result<Option<Plan>> {
         Some(path) => {
             let name = path.display().to_string();
             let bytes = check::read(path).with_context(|| format!("cannot read {name}"))?;
-            fourfold_config::parse(&name, &bytes)
+            check::parse(path, &bytes)
         }
         None => fourfold_config::from_flags(&Flags {
             listen: &args.listen,

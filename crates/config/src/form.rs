@@ -286,6 +286,9 @@ fn without_port(text: &str) -> String {
 
 fn authority(text: &str) -> Result<String, ValueError> {
     let bad = |why: &str| bad(Code::BadHost, text, why).help("write \"example.com\" or \"example.com:8080\"");
+    if text.contains("://") {
+        return Err(bad("is a URL"));
+    }
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
         _ => (text, None),
@@ -400,7 +403,9 @@ pub(crate) fn normal_rate(text: &str) -> Option<(u32, u64)> {
 fn one_of(code: Code, text: &str, words: &[&'static str]) -> ValueError {
     let all = words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(", ");
     let error = bad(code, text, "is none of the choices");
-    match nearest(text.split(':').next().unwrap_or(text), words.iter().copied()) {
+    let head = |word: &'static str| word.split(':').next().unwrap_or(word);
+    let near = nearest(text.split(':').next().unwrap_or(text), words.iter().map(|word| head(word)));
+    match near.and_then(|near| words.iter().find(|word| head(word) == near)) {
         Some(near) => error.help(format!("did you mean {}? It can be {all}", quote(near))),
         None => error.help(format!("it can be {all}")),
     }

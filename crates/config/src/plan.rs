@@ -192,6 +192,8 @@ pub struct Pool {
     pub retry_backoff_ms: u64,
     pub retry_backoff_max_ms: u64,
     pub hash_key: HashKey,
+    /// Most of its fair share of the load that a server gets by hash; 0: no bound.
+    pub hash_bound_percent: u32,
     pub sticky: Option<StickyCookie>,
     pub health: Health,
     /// How long a server's share grows after it came up; 0: it has all of it at once.
@@ -223,6 +225,7 @@ impl Pool {
             retry_backoff_ms: 100,
             retry_backoff_max_ms: 10_000,
             hash_key: HashKey::Address,
+            hash_bound_percent: 0,
             sticky: None,
             health: Health::default(),
             slow_start_ms: 0,

@@ -114,6 +114,11 @@ impl Part {
         self.written.contains(&key.name)
     }
 
+    /// Written, and not right.
+    pub(crate) fn is_wrong(&self, key: &Key) -> bool {
+        self.was_written(key) && self.field(key).is_none()
+    }
+
     /// Where the key's value was written; the table's place when it was not.
     pub(crate) fn place_of(&self, key: &Key) -> &Place {
         self.field(key).map_or(&self.place, |field| &field.place)
@@ -283,7 +288,10 @@ impl Reader<'_> {
         let items = match &node.value {
             Value::List(items) => items.as_slice(),
             Value::Text(_) => std::slice::from_ref(node),
-            other => return Err(wrong_type(key, "a string or a list of strings", other)),
+            other => {
+                let error = wrong_type(key, "a string or a list of strings", other);
+                return Err(quoted(other, error));
+            }
         };
         if items.is_empty() {
             let error = ValueError::new(Code::OutOfRange, format!("`{}` is an empty list", key.name));
@@ -295,7 +303,7 @@ impl Reader<'_> {
         }
         let mut read = Vec::with_capacity(items.len());
         for (n, item) in items.iter().enumerate() {
-            match text(key, &item.value).and_then(&parse) {
+            match text(key, &item.value).map_err(|error| quoted(&item.value, error)).and_then(&parse) {
                 Ok(one) => read.push((one, item.place.clone())),
                 Err(error) => {
                     self.found.push(Diagnostic::of_value(error, &item.place, format!("{path}[{n}]")))
@@ -503,6 +511,14 @@ fn of_key(key: &Key, error: ValueError) -> ValueError {
 fn wrong_type(key: &Key, expected: &str, found: &Value) -> ValueError {
     let message = format!("`{}` must be {expected}, not {}", key.name, found.noun());
     ValueError::new(Code::WrongType, message)
+}
+
+/// A status looks like a number, but `5xx` and `200-399` do not.
+fn quoted(value: &Value, error: ValueError) -> ValueError {
+    match value {
+        Value::Integer(Some(number)) => error.help(format!("write \"{number}\"")),
+        _ => error,
+    }
 }
 
 fn text<'a>(key: &Key, value: &'a Value) -> Result<&'a str, ValueError> {

@@ -1,8 +1,8 @@
 //! When all is over: was every byte, every FIN and every reset passed on as it was meant, and has everything come back?
 
-use crate::prompt;
 use crate::run::{Run, Shard};
 use crate::scenario::Scenario;
+use crate::{http, prompt};
 use fourfold_base::Millis;
 use fourfold_engine::Close;
 use fourfold_engine::Net;
@@ -24,7 +24,10 @@ pub(crate) fn judge(run: &Run) -> Checked {
     let mut tally = Tally::default();
     for shard in &run.shards {
         nothing_left(shard)?;
-        streams(run.scenario, shard, &mut tally)?;
+        match run.scenario.web {
+            Some(_) => shard.net.connections().iter().try_for_each(told_the_end)?,
+            None => streams(run.scenario, shard, &mut tally)?,
+        }
     }
     let live = run.machine.borrow().live();
     if live > 0 {
@@ -32,7 +35,10 @@ pub(crate) fn judge(run: &Run) -> Checked {
     }
     shared_state(run)?;
     leases(run)?;
-    counters(run, &tally)
+    match run.scenario.web {
+        Some(_) => http::judge(run.scenario, &mut run.ledger.borrow_mut()),
+        None => counters(run, &tally),
+    }
 }
 
 /// What single connections cannot tell.

@@ -188,6 +188,19 @@ pub(crate) fn route_name(n: usize, part: &Part) -> String {
 
 /// `None` when a condition was wrong by itself.
 pub(crate) fn spec_of(part: &Part) -> Option<Spec> {
+    const CONDITIONS: [&Key; 8] = [
+        &route::HOST,
+        &route::PATH,
+        &route::PATH_PREFIX,
+        &route::PATH_EXACT,
+        &route::PATH_REGEX,
+        &route::METHOD,
+        &route::HEADER,
+        &route::QUERY,
+    ];
+    if CONDITIONS.iter().any(|key| part.is_wrong(key)) {
+        return None;
+    }
     let texts = |key: &Key| part.texts(key).into_iter().flatten().map(|(text, _)| text.as_str());
     Some(Spec {
         hosts: texts(&route::HOST).map(|text| text.parse().ok()).collect::<Option<_>>()?,

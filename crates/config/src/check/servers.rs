@@ -1,7 +1,7 @@
 //! What a pool's tables mean together.
 
 use crate::diagnostic::{Code, Diagnostic, Diagnostics};
-use crate::keys::{aperture, breaker, health, outlier, pool, server, sticky};
+use crate::keys::{Key, aperture, breaker, health, outlier, pool, server, sticky};
 use crate::plan::pool::SameSite;
 use crate::section::Part;
 use crate::value::{quote, show_count, show_duration};
@@ -21,10 +21,11 @@ pub(super) fn check(part: &Part, found: &mut Diagnostics) {
 }
 
 fn hash_key(part: &Part, found: &mut Diagnostics) {
-    let Some(algorithm) = part.choice::<Algorithm>(&pool::BALANCE) else { return };
-    if part.was_written(&pool::HASH_KEY) && !algorithm.is_keyed() {
-        let key = &pool::HASH_KEY;
-        let message = format!("`hash_key` has no effect with `balance` = \"{}\"", algorithm.name());
+    let Some(algorithm) = part.choice::<Algorithm>(&pool::BALANCE).filter(|one| !one.is_keyed()) else {
+        return;
+    };
+    for key in [&pool::HASH_KEY, &pool::HASH_BOUND].into_iter().filter(|key| part.was_written(key)) {
+        let message = format!("`{}` has no effect with `balance` = \"{}\"", key.name, algorithm.name());
         let warning = Diagnostic::warning(Code::NoEffect, part.place_of(key), part.path_of(key), message);
         found.push(warning.help("use balance = \"ring-hash\" or \"maglev\", or remove the key"));
     }
@@ -57,7 +58,7 @@ fn retry_on(part: &Part, found: &mut Diagnostics) {
 }
 
 /// `never` beside a reason to retry.
-pub(super) fn never_alone(part: &Part, key: &'static crate::keys::Key, found: &mut Diagnostics) {
+pub(super) fn never_alone(part: &Part, key: &Key, found: &mut Diagnostics) {
     let Some(texts) = part.texts(key) else { return };
     if let Some((_, place)) = texts.iter().find(|(text, _)| text == "never")
         && texts.len() > 1
@@ -104,7 +105,7 @@ fn health_of(part: &Part, found: &mut Diagnostics) {
     if let (Some(&timeout), Some(&interval)) = (part.ms(&health::TIMEOUT), part.ms(&health::INTERVAL))
         && timeout > interval
     {
-        let key = &health::TIMEOUT;
+        let key = if part.was_written(&health::TIMEOUT) { &health::TIMEOUT } else { &health::INTERVAL };
         let message = format!(
             "`timeout` is {}, longer than `interval`, {}",
             show_duration(timeout),
@@ -140,21 +141,31 @@ fn outlier_of(part: &Part, found: &mut Diagnostics) {
         let message =
             format!("`latency` = \"{latency}%\" would eject servers that are as quick as the others");
         let error = Diagnostic::error(Code::OutOfRange, part.place_of(key), part.path_of(key), message);
-        found.push(error.help("\"300%\" is three times the median; \"0%\" does not judge latency"));
+        found.push(error.help("\"400%\" is four times the median; \"0%\" does not judge latency"));
     }
-    let zero = |key| part.count(key) == Some(&0);
-    if zero(&outlier::FAILURES) && zero(&outlier::FAILURE_SHARE) && zero(&outlier::LATENCY) {
-        let message =
-            "the outlier table judges by nothing: `failures`, `failure_share` and `latency` are all 0";
+    let zero = |key: &&Key| part.count(key) == Some(&0);
+    let judges = [
+        &outlier::FAILURES,
+        &outlier::GATEWAY_FAILURES,
+        &outlier::UNREACHABLE,
+        &outlier::SUCCESS_GAP,
+        &outlier::LATENCY,
+    ];
+    if judges.iter().all(zero) {
+        let message = "the outlier table judges by nothing: all that it could judge by is 0";
         let warning = Diagnostic::warning(Code::NoEffect, &part.place, part.path.clone(), message);
         found.push(warning.help("set one of them, or remove the table"));
     }
 }
 
 fn breaker_of(part: &Part, found: &mut Diagnostics) {
-    if part.count(&breaker::FAILURE_SHARE) == Some(&0) && !part.was_written(&breaker::REQUESTS_MAX) {
-        let message = "the breaker never opens: `failure_share` is 0% and there is no `requests_max`";
-        let warning = Diagnostic::warning(Code::NoEffect, &part.place, part.path.clone(), message);
-        found.push(warning.help("set one of them, or remove the table"));
+    if let (Some(&first), Some(&max)) = (part.ms(&breaker::OPEN), part.ms(&breaker::OPEN_MAX))
+        && first > max
+    {
+        let key = &breaker::OPEN;
+        let message =
+            format!("`open` is {}, longer than `open_max`, {}", show_duration(first), show_duration(max));
+        let error = Diagnostic::error(Code::Conflict, part.place_of(key), part.path_of(key), message);
+        found.push(error.help("the first time must not exceed the longest one"));
     }
 }

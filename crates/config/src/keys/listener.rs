@@ -69,7 +69,7 @@ section! { listener {
     #[http]
     FIRST_BYTE_TIMEOUT = "first_byte_timeout",
         duration(1),
-        Default::Text("10s"), "0.1",
+        Default::Text("1m"), "0.1",
         "From the accepted connection to the first byte of a request.";
     #[http]
     HEADER_TIMEOUT = "header_timeout",

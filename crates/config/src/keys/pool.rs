@@ -54,6 +54,11 @@ section! { pool {
         Default::Text("address"), "0.1",
         "What `ring-hash` and `maglev` go by: `address`, and for http also `header:NAME`, `cookie:NAME`, `path`, \
          `host`. A request without it goes by its client's address.";
+    HASH_BOUND = "hash_bound",
+        Kind::Percent { min: 0, max: 1_000 },
+        Default::Derived("`125%` with `ring-hash`, `0%` with `maglev`"), "0.1",
+        "The most of its fair share of the load that a server gets by hash; further keys go to the next one. `0%`: \
+         no bound.";
     SLOW_START = "slow_start",
         duration(0),
         Default::Text("0s"), "0.1",
@@ -82,7 +87,7 @@ section! { pool {
     BREAKER = "breaker",
         Kind::Table(Section::Breaker),
         Default::Derived("no breaker"), "0.1",
-        "A pool that fails or is flooded refuses at once, instead of making clients wait.";
+        "Servers that fail a share of their requests get nothing for a while.";
     PANIC_THRESHOLD = "panic_threshold",
         Kind::Percent { min: 0, max: 100 },
         Default::Text("50%"), "0.1",
@@ -114,6 +119,16 @@ section! { pool {
         Kind::Percent { min: 0, max: 100 },
         Default::Text("20%"), "0.1",
         "Retries as a share of requests: servers that are down for load are not buried under retries.";
+    #[http]
+    RETRY_BUDGET_MIN = "retry_budget_min",
+        Kind::Count { min: 0, max: 100_000, unit: "retries" },
+        Default::Text("10"), "0.1",
+        "Retries in each second, on each shard, that may be had whatever the share.";
+    #[http]
+    MAX_REQUESTS = "max_requests",
+        Kind::Count { min: 1, max: CONNECTIONS_MAX, unit: "requests" },
+        Default::Derived("no limit"), "0.1",
+        "Requests in flight over all servers of the pool; more wait in its queue.";
     #[http]
     IDLE_MAX = "idle_max",
         Kind::Count { min: 0, max: 65_535, unit: "connections" },
@@ -205,13 +220,17 @@ section! { health {
         duration(100),
         Default::Text("5s"), "0.1",
         "From one question to the next.";
+    FAST_INTERVAL = "fast_interval",
+        duration(100),
+        Default::Text("1s"), "0.1",
+        "The same while answers contradict what is known, until it is clear.";
     JITTER = "jitter",
         Kind::Percent { min: 0, max: 50 },
-        Default::Text("20%"), "0.1",
+        Default::Text("10%"), "0.1",
         "Each interval is longer or shorter by up to this share, so that servers are not asked by all at once.";
     TIMEOUT = "timeout",
         duration(1),
-        Default::Text("2s"), "0.1",
+        Default::Text("3s"), "0.1",
         "How long an answer may take.";
     RISE = "rise",
         Kind::Count { min: 1, max: 100, unit: "answers" },
@@ -227,45 +246,57 @@ section! { outlier {
     FAILURES = "failures",
         Kind::Count { min: 0, max: 1_000, unit: "failures" },
         Default::Text("5"), "0.1",
-        "Failures in a row: no connection, reset, timeout, 5xx. `0`: not judged by it.";
-    FAILURE_SHARE = "failure_share",
+        "Failures in a row: no connection, reset, timeout, 5xx. `0`: not judged by it, here and below.";
+    GATEWAY_FAILURES = "gateway_failures",
+        Kind::Count { min: 0, max: 1_000, unit: "failures" },
+        Default::Text("5"), "0.1",
+        "Of these, 502, 503, 504 and worse in a row.";
+    UNREACHABLE = "unreachable",
+        Kind::Count { min: 0, max: 1_000, unit: "failures" },
+        Default::Text("5"), "0.1",
+        "Of these, no answer at all in a row.";
+    SUCCESS_GAP = "success_gap",
         Kind::Percent { min: 0, max: 100 },
-        Default::Text("50%"), "0.1",
-        "Share of failures within `window`. `0%`: not judged by it.";
+        Default::Text("20%"), "0.1",
+        "How far its share of good answers lies below the pool's median, in percentage points. `0%`: not judged by it.";
     LATENCY = "latency",
         Kind::Percent { min: 0, max: 100_000 },
         Default::Text("0%"), "0.1",
-        "Latency relative to the pool's median: `300%` is three times as slow. `0%`: not judged by it.";
+        "Its latency relative to the pool's median: `400%` is four times as slow. `0%`: not judged by it.";
     REQUESTS_MIN = "requests_min",
         Kind::Count { min: 1, max: 1_000_000, unit: "requests" },
-        Default::Text("20"), "0.1",
-        "Fewer requests within `window` say nothing about share and latency.";
-    WINDOW = "window",
+        Default::Text("100"), "0.1",
+        "Fewer requests within `interval` say nothing about share and latency.";
+    SERVERS_MIN = "servers_min",
+        Kind::Count { min: 2, max: SERVERS_PER_POOL_MAX as u64, unit: "servers" },
+        Default::Text("3"), "0.1",
+        "Fewer servers with so many requests make no median.";
+    INTERVAL = "interval",
         duration(1_000),
         Default::Text("10s"), "0.1",
-        "How far back failures count.";
+        "How often servers are compared.";
     EJECT = "eject",
         duration(100),
-        Default::Text("10s"), "0.1",
-        "How long a server is left out the first time; longer with each further one.";
+        Default::Text("30s"), "0.1",
+        "How long a server is left out the first time; twice as long with each further one.";
     EJECT_MAX = "eject_max",
         duration(100),
         Default::Text("5m"), "0.1",
-        "What that grows up to.";
+        "What that doubles up to.";
     EJECT_SHARE_MAX = "eject_share_max",
         Kind::Percent { min: 1, max: 100 },
-        Default::Text("50%"), "0.1",
-        "Share of the servers that may be left out at once.";
+        Default::Text("10%"), "0.1",
+        "Share of the servers that may be left out at once; one always may, if there is another.";
 } }
 
 section! { breaker {
     FAILURE_SHARE = "failure_share",
-        Kind::Percent { min: 0, max: 100 },
+        Kind::Percent { min: 1, max: 100 },
         Default::Text("50%"), "0.1",
-        "Share of failures within `window` at which everything is refused for `open`. `0%`: never.";
+        "Share of failures within `window` at which a server gets nothing for `open`.";
     REQUESTS_MIN = "requests_min",
         Kind::Count { min: 1, max: 1_000_000, unit: "requests" },
-        Default::Text("50"), "0.1",
+        Default::Text("20"), "0.1",
         "Fewer requests within `window` say nothing.";
     WINDOW = "window",
         duration(1_000),
@@ -274,15 +305,15 @@ section! { breaker {
     OPEN = "open",
         duration(100),
         Default::Text("5s"), "0.1",
-        "How long everything is refused, before a few requests are let through to see.";
-    TRIALS = "trials",
+        "How long it gets nothing, before a few requests try; twice as long each time that they fail.";
+    OPEN_MAX = "open_max",
+        duration(100),
+        Default::Text("1m"), "0.1",
+        "What that doubles up to.";
+    PROBES = "probes",
         Kind::Count { min: 1, max: 1_000, unit: "requests" },
-        Default::Text("5"), "0.1",
-        "How many: when all of them succeed, everything is let through again.";
-    REQUESTS_MAX = "requests_max",
-        Kind::Count { min: 1, max: CONNECTIONS_MAX, unit: "requests" },
-        Default::Derived("no limit"), "0.1",
-        "Requests in flight over the whole pool; more are refused at once.";
+        Default::Text("3"), "0.1",
+        "Requests that must succeed until everything goes there again.";
 } }
 
 section! { server {

@@ -164,7 +164,7 @@ section! { split {
 
 section! { redirect {
     STATUS = "status",
-        Kind::Count { min: 301, max: 308, unit: "(a status)" },
+        Kind::Count { min: 301, max: 308, unit: "as a status" },
         Default::Text("308"), "0.1",
         "308 and 301 are remembered by browsers, 307 and 302 are not; 303 turns a POST into a GET.";
     TO = "to",
@@ -175,7 +175,7 @@ section! { redirect {
 
 section! { respond {
     STATUS = "status",
-        Kind::Count { min: 200, max: 599, unit: "(a status)" },
+        Kind::Count { min: 200, max: 599, unit: "as a status" },
         Default::Text("200"), "0.1",
         "The response's status.";
     BODY = "body",

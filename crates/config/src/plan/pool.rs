@@ -1,7 +1,10 @@
 //! How a pool's servers are used for requests, chosen for a key, and judged.
 //!
 //! Owns: warm connections and retries, hash keys and sticky cookies, health, breaker, zones.
-//! Refuses: the state machines themselves, which are `fourfold-balance`'s.
+//! Refuses: the state machines themselves, which are `fourfold-balance`'s, and so are their rules.
+
+use fourfold_balance::health::{CheckRules, Rules, Streaks};
+use fourfold_balance::retry::BudgetRules;
 
 /// A pool's keys that only http uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,8 +16,9 @@ pub struct PoolHttp {
     /// Further tries after the first.
     pub retries: u8,
     pub retry_on: RetryOn,
-    /// Retries are at most this share of requests.
-    pub retry_budget_percent: u8,
+    pub retry_budget: BudgetRules,
+    /// Requests in flight over all servers; more wait.
+    pub max_requests: Option<u32>,
     /// Warm connections kept for each server, on each shard.
     pub idle_max: u32,
     pub idle_timeout_ms: u64,
@@ -33,7 +37,8 @@ impl Default for PoolHttp {
             response_idle_timeout_ms: 60_000,
             retries: 2,
             retry_on: RetryOn::default(),
-            retry_budget_percent: 20,
+            retry_budget: BudgetRules::default(),
+            max_requests: None,
             idle_max: 128,
             idle_timeout_ms: 30_000,
             max_age_ms: 0,
@@ -118,44 +123,24 @@ pub enum SameSite {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
     pub active: Option<ActiveCheck>,
-    pub outlier: Option<Outlier>,
-    pub breaker: Option<Breaker>,
-    /// When fewer than this share of servers are healthy, all are used; 0: never.
-    pub panic_percent: u8,
+    /// What clients' requests say about servers. Without `[pool.outlier]` and `[pool.breaker]` they say
+    /// nothing: all streaks are 0.
+    pub rules: Rules,
 }
 
 impl Default for Health {
     fn default() -> Health {
-        Health { active: None, outlier: None, breaker: None, panic_percent: 50 }
+        let streaks = Streaks { errors: 0, gateway_errors: 0, unreachable: 0 };
+        Health { active: None, rules: Rules { streaks, panic_percent: 50, ..Rules::default() } }
     }
 }
 
-/// Asked at an interval, on every path (source and server).
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Servers are asked at an interval, on every path (source and server).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ActiveCheck {
     /// `None`: that a connection comes about is enough.
     pub request: Option<CheckRequest>,
-    pub interval_ms: u64,
-    /// Each interval is longer or shorter by up to this share of it.
-    pub jitter_percent: u8,
-    pub timeout_ms: u64,
-    /// Good answers in a row until a server is up.
-    pub rise: u8,
-    /// Bad ones until it is down.
-    pub fall: u8,
-}
-
-impl Default for ActiveCheck {
-    fn default() -> ActiveCheck {
-        ActiveCheck {
-            request: None,
-            interval_ms: 5_000,
-            jitter_percent: 20,
-            timeout_ms: 2_000,
-            rise: 2,
-            fall: 3,
-        }
-    }
+    pub rules: CheckRules,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,69 +157,6 @@ impl CheckRequest {
     #[must_use]
     pub fn expects(&self, status: u16) -> bool {
         self.expect.iter().any(|(first, last)| (*first..=*last).contains(&status))
-    }
-}
-
-/// What a server must do to be left out for a while, judged by what clients' requests meet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outlier {
-    /// Failures in a row; 0: not judged.
-    pub failures: u32,
-    /// Share of failures within `window_ms`; 0: not judged.
-    pub failure_percent: u8,
-    /// Slower than the pool's median by this factor, in percent; 0: not judged.
-    pub latency_percent: u32,
-    /// Requests within `window_ms` below which shares and latencies say nothing.
-    pub requests_min: u32,
-    pub window_ms: u64,
-    /// The first time; grows with each further one.
-    pub eject_ms: u64,
-    pub eject_max_ms: u64,
-    /// Servers that may be left out at once.
-    pub eject_percent_max: u8,
-}
-
-impl Default for Outlier {
-    fn default() -> Outlier {
-        Outlier {
-            failures: 5,
-            failure_percent: 50,
-            latency_percent: 0,
-            requests_min: 20,
-            window_ms: 10_000,
-            eject_ms: 10_000,
-            eject_max_ms: 300_000,
-            eject_percent_max: 50,
-        }
-    }
-}
-
-/// What a pool may have in flight; more is refused at once rather than queued.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Breaker {
-    /// Share of failures within `window_ms` at which the pool is left alone; 0: never.
-    pub failure_percent: u8,
-    /// Requests within `window_ms` below which the share says nothing.
-    pub requests_min: u32,
-    pub window_ms: u64,
-    /// How long everything is refused, before a few requests try again.
-    pub open_ms: u64,
-    /// Requests that try.
-    pub trials: u32,
-    /// Requests in flight over all servers; `None`: no limit.
-    pub requests_max: Option<u32>,
-}
-
-impl Default for Breaker {
-    fn default() -> Breaker {
-        Breaker {
-            failure_percent: 50,
-            requests_min: 50,
-            window_ms: 10_000,
-            open_ms: 5_000,
-            trials: 5,
-            requests_max: None,
-        }
     }
 }
 

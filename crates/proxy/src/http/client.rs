@@ -61,6 +61,7 @@ impl Http {
             full: false,
             ended: false,
             finished: false,
+            proceeding: false,
         };
         let deadline = client.deadline;
         let Ok(key) = self.clients.insert(client) else { return false };
@@ -117,67 +118,89 @@ impl Http {
         }
     }
 
-    /// Goes on with what came before its time, and reads again once there is none left.
+    /// Goes on with what came before its time, and reads again once there is none left. One loop however many requests lie
+    /// there: what it calls comes back here instead of going deeper.
     pub(super) fn proceed<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
-        loop {
-            let Some(client) = self.clients.get(key) else { return };
-            let ready = match client.stage {
-                Stage::Head => true,
-                Stage::Busy(exchange) => self.takes_content(exchange),
-                Stage::Linger | Stage::Closing => return,
-            };
-            let Some(client) = self.clients.get_mut(key) else { return };
-            if !ready {
-                return;
-            }
-            let Some(buf) = client.stash.pop() else {
-                if client.ended && client.stage == Stage::Head {
-                    return self.close_client(cx, key, Close::Orderly);
-                }
-                if std::mem::take(&mut client.paused) {
-                    cx.net.receive(client.sock);
-                }
-                return;
-            };
-            match client.stage {
-                Stage::Busy(exchange) => self.feed(cx, key, exchange, buf),
-                _ => {
-                    let Some(buf) = self.gather(cx, key, buf) else { return };
-                    self.read_head(cx, key, buf);
-                    // Unless that was only a beginning.
-                    let Some(client) = self.clients.get_mut(key) else { return };
-                    if client.stage == Stage::Head && client.scanned > 0 {
-                        if !client.ended && std::mem::take(&mut client.paused) {
-                            cx.net.receive(client.sock);
-                        }
-                        return;
-                    }
-                }
-            }
+        let Some(client) = self.clients.get_mut(key) else { return };
+        if std::mem::replace(&mut client.proceeding, true) {
+            return;
+        }
+        while self.take_one(cx, key) {}
+        if let Some(client) = self.clients.get_mut(key) {
+            client.proceeding = false;
         }
     }
 
-    /// Joins the pieces of a head into one buffer.
-    fn gather<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, mut head: Buf) -> Option<Buf> {
-        while let Some(next) = self.clients.get_mut(key).and_then(|client| client.stash.pop()) {
-            let Some(rest) = cx.net.join(&mut head, next) else { continue };
-            // What lies before it in the buffer was used already: moved to the front there is room for all a head may have.
-            let bytes = cx.net.bytes(&head).to_vec();
-            cx.net.free(head);
-            let moved = cx.net.write(&bytes);
-            let Some(mut moved) = moved else {
-                cx.net.free(rest);
-                self.refuse(cx, key, Reason::Local, To::STRANGER);
-                return None;
-            };
-            let left = cx.net.join(&mut moved, rest);
-            if let (Some(left), Some(client)) = (left, self.clients.get_mut(key)) {
-                client.stash.push_front(left);
-                return Some(moved);
-            }
-            head = moved;
+    /// The next piece that lies there. `false`: there is none, or nobody takes it now.
+    fn take_one<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) -> bool {
+        let Some(stage) = self.clients.get(key).map(|client| client.stage) else { return false };
+        let takes = match stage {
+            Stage::Head => true,
+            Stage::Busy(exchange) => self.takes_content(exchange),
+            Stage::Linger | Stage::Closing => false,
+        };
+        if !takes {
+            return false;
         }
-        Some(head)
+        let Some(client) = self.clients.get_mut(key) else { return false };
+        let Some(buf) = client.stash.pop() else {
+            self.read_on(cx, key);
+            return false;
+        };
+        if let Stage::Busy(exchange) = stage {
+            self.feed(cx, key, exchange, buf);
+            return true;
+        }
+        self.read_head(cx, key, buf);
+        // Only a beginning?
+        let Some(client) = self.clients.get(key).filter(|client| client.stage == Stage::Head) else {
+            return true;
+        };
+        if client.scanned == 0 || self.merge(cx, key) {
+            return true;
+        }
+        self.read_on(cx, key);
+        false
+    }
+
+    /// There is nothing left that lies there: the client may say more, unless it has ended.
+    fn read_on<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        match client.stage {
+            Stage::Head if client.ended => return self.dismiss_client(cx, key),
+            Stage::Busy(exchange) if client.ended => return self.on_content_eof(cx, exchange),
+            _ => {}
+        }
+        if std::mem::take(&mut client.paused) {
+            cx.net.receive(client.sock);
+        }
+    }
+
+    /// Joins the first two pieces of a head. `false`: there is only one.
+    fn merge<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) -> bool {
+        let Some(client) = self.clients.get_mut(key) else { return false };
+        let Some(mut head) = client.stash.pop() else { return false };
+        let Some(next) = client.stash.pop() else {
+            client.stash.push_front(head);
+            return false;
+        };
+        let Some(rest) = cx.net.join(&mut head, next) else {
+            client.stash.push_front(head);
+            return true;
+        };
+        // What lies before it in the buffer was used already: moved to the front there is room for all that a head may have.
+        let bytes = cx.net.bytes(&head).to_vec();
+        cx.net.free(head);
+        let Some(mut moved) = cx.net.write(&bytes) else {
+            cx.net.free(rest);
+            self.refuse(cx, key, Reason::Local, To::STRANGER);
+            return true;
+        };
+        if let Some(left) = cx.net.join(&mut moved, rest) {
+            client.stash.push_front(left);
+        }
+        client.stash.push_front(moved);
+        true
     }
 
     fn read_head<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, mut buf: Buf) {
@@ -261,7 +284,7 @@ impl Http {
         });
         parsed.map_err(|reject| (Reason::Rejected(reject), To::STRANGER))?;
         let last = settings.requests_max > 0 && u64::from(client.requests) >= settings.requests_max;
-        let keep_alive = request.keep_alive && !last && !core.draining && !client.ended;
+        let keep_alive = request.keep_alive && !last && !core.draining;
         let has_content = !matches!(request.body, Body::None | Body::Length(0));
         let mut to = To::of(request, head, !keep_alive || has_content);
         if matches!(request.method, Method::Connect | Method::Trace) {
@@ -393,6 +416,16 @@ impl Http {
         }
     }
 
+    /// Closes a connection on which no request is open. The last response may not have left yet.
+    fn dismiss_client<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
+        self.log_head(cx, key, Ending::ClientGoneRequest);
+        let Some(client) = self.clients.get(key) else { return };
+        match cx.net.unsent(client.sock) {
+            0 => self.close_client(cx, key, Close::Orderly),
+            _ => self.end_client(cx, key),
+        }
+    }
+
     /// FIN after what is queued; then the client has a moment to end as well.
     pub(super) fn end_client<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
         let now = cx.net.now();
@@ -434,10 +467,7 @@ impl Http {
         client.ended = true;
         match client.stage {
             // Between requests, or in the midst of a head that will never be whole.
-            Stage::Head => {
-                self.log_head(cx, key, Ending::ClientGoneRequest);
-                self.close_client(cx, key, Close::Orderly);
-            }
+            Stage::Head => self.dismiss_client(cx, key),
             Stage::Linger if client.finished => self.close_client(cx, key, Close::Orderly),
             Stage::Busy(exchange) => self.on_content_eof(cx, exchange),
             Stage::Linger | Stage::Closing => {}
@@ -492,7 +522,7 @@ impl Http {
         match client.stage {
             Stage::Head if client.stash.is_empty() => {
                 cx.core.counters().http_idle_closed.add(1);
-                self.close_client(cx, key, Close::Orderly);
+                self.dismiss_client(cx, key);
             }
             Stage::Head => self.refuse(cx, key, Reason::HeaderTimeout, To::STRANGER),
             Stage::Busy(exchange) => self.on_stall(cx, key, exchange),

@@ -6,7 +6,7 @@ use super::client::send_all;
 use super::head::Down;
 use super::log::Facts;
 use super::reply::{Reason, To};
-use super::state::{Exchange, Phase, Role, Stage};
+use super::state::{Client, Exchange, Phase, Role, Stage};
 use crate::access::Ending;
 use crate::core::{Core, Cx};
 use crate::reason::Refusal;
@@ -108,6 +108,9 @@ impl Http {
                 }
                 self.start(cx, key);
                 self.hold_early(cx, client, key);
+                if self.clients.get(client).is_some_and(|client| client.ended) {
+                    self.on_content_eof(cx, key);
+                }
             }
             // There are as many as clients, and a client has one at a time.
             Err(_) => self.refuse(cx, client, Reason::Local, To::STRANGER),
@@ -119,7 +122,8 @@ impl Http {
         if self.takes_content(exchange) {
             return;
         }
-        let Some(client) = self.clients.get_mut(client) else { return };
+        let ours = |client: &&mut Client| client.stage == Stage::Busy(exchange);
+        let Some(client) = self.clients.get_mut(client).filter(ours) else { return };
         if !client.stash.is_empty() && !std::mem::replace(&mut client.paused, true) {
             cx.net.pause(client.sock);
         }
@@ -442,10 +446,13 @@ impl Http {
     pub(super) fn on_content_eof<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         let client = exchange.client;
+        // What it had sent before is served: the rest of this request, or the next ones.
+        if self.clients.get(client).is_some_and(|client| !client.stash.is_empty()) {
+            return;
+        }
         exchange.keep_alive = false;
-        let held = self.clients.get(client).is_some_and(|client| !client.stash.is_empty());
         // A client that closes its sending side may still read; one that closes in the midst of its request has gone.
-        if !exchange.request.is_done() && !held {
+        if !exchange.request.is_done() {
             cx.core.counters().http_client_gone.add(1);
             let ending = exchange.left();
             self.abort(cx, key, ending);
@@ -585,9 +592,11 @@ impl Http {
         if !exchange.request.is_done() || stalled {
             exchange.active = now;
         }
-        if timeout == 0 || now < exchange.active + timeout {
-            let at = exchange.active + timeout.max(1_000);
-            return self.exchange_timers.set(key.slot, at);
+        if timeout == 0 {
+            return;
+        }
+        if now < exchange.active + timeout {
+            return self.exchange_timers.set(key.slot, exchange.active + timeout);
         }
         if exchange.answered {
             return self.fail(cx, key, Reason::ResponseTimeout);

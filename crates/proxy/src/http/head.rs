@@ -328,7 +328,9 @@ impl Back<'_> {
             Some(protocol) => upgrade(protocol.of(head), out),
             None => connection(self.close, self.client, out),
         }
-        out.extend_from_slice(self.fields);
+        if !response.is_interim() {
+            out.extend_from_slice(self.fields);
+        }
         out.extend_from_slice(b"\r\n");
     }
 }

@@ -185,11 +185,8 @@ impl Http {
         exchange.keep_alive &= !cx.core.draining && down != Down::UntilClose;
         let close = !exchange.keep_alive;
         let reusable = self.response.keep_alive;
-        if let Some(conn) = self.conns.get_mut(key)
-            && !reusable
-        {
-            // Never taken for another request.
-            conn.uses = u32::MAX;
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.last = !reusable;
         }
         let head = cx.net.bytes(&buf).get(..length).unwrap_or_default();
         self.write_head(exchange_key, head, down, close);
@@ -267,7 +264,7 @@ impl Http {
             return self.fail(cx, exchange_key, Reason::Local);
         }
         if decoded.done {
-            let reusable = !beside && self.conns.get(key).is_some_and(|conn| conn.uses != u32::MAX);
+            let reusable = !beside && self.conns.get(key).is_some_and(|conn| !conn.last);
             if beside {
                 cx.core.counters().http_unasked.add(1);
             }

@@ -71,6 +71,8 @@ pub(super) struct Client {
     pub paused: bool,
     /// More is queued for the client than it takes.
     pub full: bool,
+    /// What lies in the stash is being gone through.
+    pub proceeding: bool,
     /// FIN came.
     pub ended: bool,
     /// Our FIN has left.
@@ -159,6 +161,8 @@ pub(super) struct Conn {
     /// When it became idle.
     pub idle_since: Millis,
     pub uses: u32,
+    /// The server has said that it ends with this response.
+    pub last: bool,
     /// Idle, and this client's alone.
     pub pinned: Option<Key>,
     /// The beginning of a response's head.
