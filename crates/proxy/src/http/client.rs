@@ -449,6 +449,7 @@ impl Http {
 
     /// Closes a connection on which no request is open. The last response may not have left yet.
     fn dismiss_client<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
+        self.log_head(cx, key, Ending::ClientGoneRequest);
         let Some(client) = self.clients.get(key) else { return };
         match cx.net.unsent(client.sock) {
             0 => self.close_client(cx, key, Close::Orderly),
@@ -497,10 +498,7 @@ impl Http {
         client.ended = true;
         match client.stage {
             // Between requests, or in the midst of a head that will never be whole.
-            Stage::Head => {
-                self.log_head(cx, key, Ending::ClientGoneRequest);
-                self.dismiss_client(cx, key);
-            }
+            Stage::Head => self.dismiss_client(cx, key),
             Stage::Linger if client.finished => self.close_client(cx, key, Close::Orderly),
             Stage::Busy(exchange) => self.on_content_eof(cx, exchange),
             Stage::Linger | Stage::Closing => {}

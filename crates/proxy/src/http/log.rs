@@ -246,7 +246,7 @@ impl Http {
     /// What the log will need of the request whose head is being read; nothing if there is no log.
     pub(super) fn facts(&mut self, core: &Core, client: Key, began_us: u64, now_us: u64) -> Option<Facts> {
         let peer = self.clients.get(client).filter(|client| core.logs.has(client.listener))?.peer;
-        let text = self.spare();
+        let text = self.spare.pop().unwrap_or_default();
         Some(Facts::new(peer, began_us, now_us, text))
     }
 
