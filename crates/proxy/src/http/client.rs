@@ -4,8 +4,9 @@
 use super::exchange::Begun;
 use super::head::{self, Onward, Who};
 use super::reply::{self, Reason, To};
-use super::state::{Client, Stage};
+use super::state::{Client, Exchange, Stage};
 use super::{Http, Settings};
+use crate::access::Ending;
 use crate::core::{Core, Cx};
 use crate::owner::{Tag, owner};
 use crate::preface::{Caller, Early};
@@ -170,7 +171,7 @@ impl Http {
             Stage::Busy(exchange) if client.ended => return self.on_content_eof(cx, exchange),
             _ => {}
         }
-        if !client.ended && std::mem::take(&mut client.paused) {
+        if std::mem::take(&mut client.paused) {
             cx.net.receive(client.sock);
         }
     }
@@ -196,10 +197,16 @@ impl Http {
             self.refuse(cx, key, Reason::Local, To::STRANGER);
             return true;
         };
-        if let Some(left) = cx.net.join(&mut moved, rest) {
+        let left = cx.net.join(&mut moved, rest);
+        let grown = moved.len() > bytes.len();
+        if let Some(left) = left {
             client.stash.push_front(left);
         }
         client.stash.push_front(moved);
+        // A whole buffer and still no end: no head is that large.
+        if !grown {
+            self.refuse(cx, key, Reason::Rejected(h1::Reject::HeadTooLarge), To::STRANGER);
+        }
         true
     }
 
@@ -215,6 +222,9 @@ impl Http {
         let found = h1::head_end(bytes, &mut scanned);
         let Some(length) = found else {
             if let Some(reject) = h1::hopeless(bytes, &settings.limits) {
+                let (began_us, garbled) = (self.began_us(key, cx.net.micros()), cx.net.bytes(&buf));
+                let facts = self.facts(cx.core, key, began_us, cx.net.micros());
+                self.heard = facts.map(|facts| facts.garbled(garbled));
                 cx.net.free(buf);
                 return self.refuse(cx, key, Reason::Rejected(reject), To::STRANGER);
             }
@@ -227,10 +237,15 @@ impl Http {
             client.stash.push_front(buf);
             return;
         };
-        client.scanned = 0;
         client.requests = client.requests.saturating_add(1);
         let head = bytes.get(..length).unwrap_or_default();
-        let verdict = self.judge_request(cx.core, key, &settings, head, cx.net.micros());
+        let now_us = cx.net.micros();
+        let began_us = self.began_us(key, now_us);
+        self.heard = self.facts(cx.core, key, began_us, now_us);
+        if let Some(client) = self.clients.get_mut(key) {
+            client.scanned = 0;
+        }
+        let verdict = self.judge_request(cx.core, key, &settings, head, now_us);
         buf.advance(length);
         self.stash_front(cx, key, buf);
         self.act(cx, key, verdict);
@@ -268,6 +283,7 @@ impl Http {
             Ok(Verdict::Answered { status, close }) => {
                 cx.core.counters().http_local.add(1);
                 self.count_status(cx.core, status);
+                self.log_local(cx, key, status, None);
                 self.say(cx, key, close);
             }
             Err((reason, to)) => self.refuse(cx, key, reason, to),
@@ -292,7 +308,12 @@ impl Http {
     ) -> Result<Verdict, (Reason, To)> {
         let Some(client) = self.clients.get(key) else { return Err((Reason::Local, To::STRANGER)) };
         let request = &mut self.request;
-        request.parse(head, &settings.limits).map_err(|reject| (Reason::Rejected(reject), To::STRANGER))?;
+        let parsed = request.parse(head, &settings.limits);
+        self.heard = self.heard.take().map(|facts| match parsed {
+            Ok(()) => facts.understood(request, head),
+            Err(_) => facts.garbled(head),
+        });
+        parsed.map_err(|reject| (Reason::Rejected(reject), To::STRANGER))?;
         let last = settings.requests_max > 0 && u64::from(client.requests) >= settings.requests_max;
         let keep_alive = request.keep_alive && !last && !core.draining;
         let has_content = !matches!(request.body, Body::None | Body::Length(0));
@@ -325,6 +346,10 @@ impl Http {
         }
         let mut id = [0; 32];
         let request_id = request_id(settings, request, head, &who, &mut self.random, &mut id);
+        if let Some(facts) = &mut self.heard {
+            facts.set_request_id(request_id);
+            (facts.client, facts.route) = (who.client, Some(index as u32));
+        }
         let plan = &core.shared.plan;
         let listener = plan.listeners.get(usize::from(client.listener));
         let pool = match &route.action {
@@ -368,7 +393,7 @@ impl Http {
             hash: None,
             response_fields,
             sent,
-            began_us: now_us,
+            log: self.heard.take(),
         })))
     }
 
@@ -385,10 +410,19 @@ impl Http {
 
     /// Answers a request that goes no further with an error, and ends the connection unless `to` says otherwise.
     pub(super) fn refuse<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, reason: Reason, to: To) {
+        self.write_refusal(key, reason, &to);
+        self.log_local(cx, key, reason.status(), Some(reason));
+        self.say_refusal(cx, key, reason, &to);
+    }
+
+    pub(super) fn write_refusal(&mut self, key: Key, reason: Reason, to: &To) {
         let Some(client) = self.clients.get(key) else { return };
         let Some(settings) = self.settings(client.listener) else { return };
         self.out.clear();
-        reply::error(&settings, reason, &to, &mut self.out);
+        reply::error(&settings, reason, to, &mut self.out);
+    }
+
+    pub(super) fn say_refusal<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, reason: Reason, to: &To) {
         self.count_reason(cx.core, reason);
         self.count_status(cx.core, reason.status());
         tracing::debug!(shard = cx.core.shard, reason = reason.name(), "request refused");
@@ -417,6 +451,7 @@ impl Http {
 
     /// Closes a connection on which no request is open. The last response may not have left yet.
     fn dismiss_client<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
+        self.log_head(cx, key, Ending::ClientGoneRequest);
         let Some(client) = self.clients.get(key) else { return };
         match cx.net.unsent(client.sock) {
             0 => self.close_client(cx, key, Close::Orderly),
@@ -478,8 +513,10 @@ impl Http {
         client.ended = true;
         if let Stage::Busy(exchange) = stage {
             cx.core.counters().http_client_gone.add(1);
-            self.abort(cx, exchange);
+            let ending = self.exchanges.get(exchange).map_or(Ending::ClientGone, Exchange::left);
+            self.abort(cx, exchange, ending);
         }
+        self.log_head(cx, key, Ending::ClientGoneRequest);
         self.close_client(cx, key, Close::Reset);
     }
 
@@ -540,7 +577,7 @@ impl Http {
         if unsent > 0 && unsent == client.bytes {
             cx.core.counters().http_send_timeout.add(1);
             if let Stage::Busy(exchange) = client.stage {
-                self.abort(cx, exchange);
+                self.abort(cx, exchange, Ending::SendTimeout);
             }
             return self.close_client(cx, key, Close::Reset);
         }
@@ -570,8 +607,9 @@ impl Http {
             let Some(client) = self.clients.get(key) else { continue };
             match client.stage {
                 Stage::Closing => continue,
-                Stage::Busy(exchange) => self.abort(cx, exchange),
-                Stage::Head | Stage::Linger => {}
+                Stage::Busy(exchange) => self.abort(cx, exchange, Ending::Drained),
+                Stage::Head => self.log_head(cx, key, Ending::Drained),
+                Stage::Linger => {}
             }
             cx.core.counters().drain_cut.add(1);
             self.close_client(cx, key, Close::Reset);
@@ -605,7 +643,7 @@ fn within_rates(
     })
 }
 
-fn value_of<'a>(request: &h1::Request, head: &'a [u8], name: &str) -> Option<&'a [u8]> {
+pub(super) fn value_of<'a>(request: &h1::Request, head: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let same = |field: &&h1::Field| field.name.of(head).eq_ignore_ascii_case(name.as_bytes());
     request.fields.iter().find(same).map(|field| field.value.of(head))
 }
