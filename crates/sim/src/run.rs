@@ -17,6 +17,9 @@ use std::sync::atomic::Ordering::Relaxed;
 const IDLE_TURNS_MAX: u32 = 16;
 /// Turns of one run; a world that needs more is going round in circles.
 const TURNS_MAX: u64 = 400_000;
+/// Connections that a shard tries to make in one run, at most: some hundred clients, and each may wait for some seconds and
+/// find out now and then whether it still has to.
+const CONNECTS_MAX: u64 = 20_000;
 /// The buffer that fills a queue may reach beyond the mark; of completions two batches of four may still come after that.
 fn queued_max(style: Style) -> usize {
     SEND_QUEUE_HIGH + BUFFER_BYTES * if style == Style::Readiness { 1 } else { 9 }
@@ -246,6 +249,9 @@ impl<'a> Run<'a> {
         let most = queued_max(self.scenario.style);
         if sim.queued_max > most || sim.queued_buffers_max > 2 * most / BUFFER_BYTES + 2 {
             return broken("a send queue is bounded", format!("{sim:?}"));
+        }
+        if sim.connects > CONNECTS_MAX {
+            return broken("a shortage is not answered by trying without end", format!("{sim:?}"));
         }
         if stats.buffers_in_use > stats.buffers_max {
             return broken("buffers are bounded", format!("{stats:?}"));

@@ -140,6 +140,10 @@ impl Scenario {
         let mut scenario = Self::new(seed);
         let rng = &mut Prng::new(seed ^ 0x0068_7474_7000_0000);
         scenario.clients.truncate(between(rng, 5, 60) as usize);
+        // What makes HTTP hard are not servers that are not there.
+        if rng.chance(1, 2) {
+            scenario.weather.servers.values_mut().for_each(|server| server.habit = Habit::Serves);
+        }
         let web = Web::new(rng, &mut scenario.plan, &scenario.clients, &scenario.weather);
         Self { web: Some(web), ..scenario }
     }

@@ -7,7 +7,9 @@ mod common;
 
 mod bad_input;
 mod bytes;
+mod explain;
 mod faults;
+mod http_exchange;
 mod limits;
 mod load_http;
 mod origin_http;

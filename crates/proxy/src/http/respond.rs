@@ -3,8 +3,10 @@
 use super::Http;
 use super::client::send_all;
 use super::head::{Back, Down};
+use super::log::Entry;
 use super::reply::Reason;
 use super::state::Role;
+use crate::access::Ending;
 use crate::core::Cx;
 use crate::tcp::{Handover, Tcp};
 use crate::tunnel::Upstream;
@@ -129,6 +131,7 @@ impl Http {
         let client = exchange.client;
         let head = cx.net.bytes(buf).get(..length).unwrap_or_default();
         self.write_head(key, head, Down::Nothing, false);
+        self.count_head(key);
         let Some(client) = self.clients.get(client) else { return true };
         send_all(cx.net, client.sock, &self.out)
     }
@@ -153,6 +156,13 @@ impl Http {
             announces: exchange.asked.method == Method::Head || self.response.status == 304,
         };
         back.write(&self.response, head, &mut self.out);
+    }
+
+    /// For the log: what lies in `out` goes to the client.
+    fn count_head(&mut self, key: Key) {
+        if let Some(facts) = self.exchanges.get_mut(key).and_then(|exchange| exchange.log.as_mut()) {
+            facts.sent_head += self.out.len() as u32;
+        }
     }
 
     /// The final response begins.
@@ -180,6 +190,7 @@ impl Http {
         }
         let head = cx.net.bytes(&buf).get(..length).unwrap_or_default();
         self.write_head(exchange_key, head, down, close);
+        self.count_head(exchange_key);
         buf.advance(length);
         let mut out = std::mem::take(&mut self.out);
         self.pass_content(cx, key, exchange_key, buf, &mut out);
@@ -305,6 +316,13 @@ impl Http {
         }
     }
 
+    fn entry_of_tunnel<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) -> Option<Box<Entry>> {
+        self.count_head(key);
+        let exchange = self.exchanges.get_mut(key)?;
+        (exchange.answered, exchange.answered_us, exchange.status) = (true, cx.net.micros(), 101);
+        self.entry(cx, key).map(Box::new)
+    }
+
     /// Both sides have agreed on another protocol: from here on bytes pass as they come.
     fn switch<N: Net>(&mut self, cx: &mut Cx<'_, N>, tcp: &mut Tcp, key: Key, exchange_key: Key, early: Buf) {
         let Some(exchange) = self.exchanges.get(exchange_key) else { return cx.net.free(early) };
@@ -312,6 +330,7 @@ impl Http {
         let route = self.route(exchange).and_then(|route| route.upgrade_timeout_ms);
         let settings = self.settings.get(usize::from(listener)).and_then(Option::as_ref);
         let idle_timeout = route.or(settings.map(|one| one.upgrade_timeout_ms)).unwrap_or(0);
+        let log = self.entry_of_tunnel(cx, exchange_key);
         self.remove(cx, exchange_key);
         let (Some(client), Some(conn)) = (self.clients.get(client_key), self.conns.get(key)) else {
             return cx.net.free(early);
@@ -319,6 +338,7 @@ impl Http {
         let socks = (client.sock, conn.sock);
         if !send_all(cx.net, socks.0, &self.out) {
             cx.net.free(early);
+            log.inspect(|log| log.write(cx.core, Ending::Local, cx.net.micros()));
             self.drop_conn(cx, key);
             return self.close_client(cx, client_key, Close::Reset);
         }
@@ -343,6 +363,7 @@ impl Http {
                 from_client: client.stash,
                 from_server: early,
                 client_ended: client.ended,
+                log,
             },
         );
     }

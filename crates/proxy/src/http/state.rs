@@ -11,6 +11,7 @@
 //! ```
 
 use super::head::Down;
+use super::log::Facts;
 use crate::stash::Stash;
 use fourfold_base::Millis;
 use fourfold_base::slab::Key;
@@ -132,18 +133,11 @@ pub(super) struct Exchange {
     pub active: Millis,
     pub up_bytes: u64,
     pub down_bytes: u64,
-    pub log: Option<Box<LogFacts>>,
-    pub began_us: u64,
+    pub log: Option<Facts>,
     pub connect_us: u64,
     pub open_us: u64,
     pub answered_us: u64,
     pub status: u16,
-}
-
-/// What the access log says of a request, and nobody else wants to know any more.
-pub(super) struct LogFacts {
-    pub head: Box<[u8]>,
-    pub method: Box<[u8]>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -263,3 +263,73 @@ impl Script for Client {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::Content;
+    use crate::http::ledger::body;
+
+    fn ask(id: u32, method: &'static str, modern: bool) -> Ask {
+        let content = Content::None;
+        Ask { id, method, content, modern, close: false, expects: false, padding: 0, cut: None }
+    }
+
+    /// What a client that has asked twice says to these bytes, and to the FIN behind them.
+    fn verdict(modern: bool, bytes: &[u8]) -> Vec<&'static str> {
+        let ledger = SharedLedger::default();
+        let asks = vec![ask(1, "GET", true), ask(2, "GET", modern)];
+        let visit = Visit { asks, depth: 2, think_ms: 0, ending: Ending::Stay, listens: true };
+        let mut client = Client::new(ledger.clone(), visit);
+        assert!(
+            matches!(client.next(5, false), Move::Say(_)) && matches!(client.next(5, false), Move::Say(_))
+        );
+        bytes.chunks(100).for_each(|part| client.hear(6, part));
+        client.hear_end(7, Ended::Fin);
+        assert!(ledger.borrow().exchanges.values().all(|exchange| exchange.outcome.is_some()));
+        ledger.borrow().broken.iter().map(|broken| broken.0).collect()
+    }
+
+    fn answer(id: u32, len: usize, extra: &str) -> Vec<u8> {
+        let head = format!("HTTP/1.1 200 OK\r\nx-id: {id}\r\nx-len: {len}\r\n{extra}\r\n");
+        [head.as_bytes(), &body(answer_number(id), len as u64)].concat()
+    }
+
+    #[test]
+    fn two_answers_in_order_are_well() {
+        let [first, second] = [1, 2].map(|id| answer(id, 700, "Content-Length: 700\r\n"));
+        assert_eq!(verdict(true, &[first.clone(), second].concat()), [""; 0]);
+        let own = b"HTTP/1.1 503 No\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno";
+        assert_eq!(verdict(true, &[&first, own.as_slice()].concat()), [""; 0]);
+        assert_eq!(verdict(true, &[first, answer(2, 900, "")].concat()), [""; 0], "until close");
+        assert_eq!(verdict(true, &answer(1, 900, "Content-Length: 900\r\n")[..500]), [""; 0], "cut");
+    }
+
+    #[test]
+    fn every_breach_is_seen() {
+        let length = |id, len| answer(id, len, &format!("Content-Length: {len}\r\n"));
+        let [first, second] = [1, 2].map(|id| length(id, 700));
+        let closing = answer(1, 3, "Content-Length: 3\r\nConnection: close\r\n");
+        let early = b"HTTP/1.1 103 Hints\r\n\r\n".to_vec();
+        let chunked = answer(2, 0, "Transfer-Encoding: chunked\r\n");
+        let shorter = [length(1, 0).as_slice(), &answer(2, 900, "")[..500]].concat();
+        let mut wrong = first.clone();
+        wrong[400] ^= 1;
+        for (modern, bytes, invariant) in [
+            (true, [second.clone(), first.clone()].concat(), "answers come in the order of requests"),
+            (true, [first.clone(), second.clone(), second].concat(), "every answer has been asked for"),
+            (true, [closing, first.clone()].concat(), "nothing follows the last answer"),
+            (true, wrong, "the content of an answer is what its origin said"),
+            (true, shorter, "half an answer never looks whole"),
+            (
+                true,
+                b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec(),
+                "only errors are of the proxy's own making",
+            ),
+            (false, [first.clone(), early].concat(), "a client of HTTP/1.0 gets no 1xx"),
+            (false, [first, chunked].concat(), "every answer is well formed"),
+        ] {
+            assert_eq!(verdict(modern, &bytes).first(), Some(&invariant));
+        }
+    }
+}
