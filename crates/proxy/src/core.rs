@@ -39,7 +39,8 @@ impl<N: Net> Cx<'_, N> {
         source: SocketAddr,
         destination: Option<SocketAddr>,
     ) -> Option<Addresses> {
-        let binds = self.core.shared.plan.listeners.get(usize::from(listener)).map(|one| one.binds.as_slice());
+        let binds =
+            self.core.shared.plan.listeners.get(usize::from(listener)).map(|one| one.binds.as_slice());
         let destination = match (destination, binds) {
             (Some(told), _) => told,
             (None, Some([only])) if !only.ip().is_unspecified() => *only,

@@ -581,8 +581,10 @@ fn extra<N: Net>(
     client: Sock,
     caller: &mut Caller,
 ) -> Option<Extra> {
-    let told = cx.core.shared.plan.pools.get(usize::from(pool)).is_some_and(|pool| pool.proxy_protocol.is_some());
-    let addresses = if told { cx.addresses(listener, client, caller.address, caller.destination) } else { None };
+    let told =
+        cx.core.shared.plan.pools.get(usize::from(pool)).is_some_and(|pool| pool.proxy_protocol.is_some());
+    let addresses =
+        if told { cx.addresses(listener, client, caller.address, caller.destination) } else { None };
     let read = caller.read.take();
     if read.is_some() {
         cx.net.pause(client);

@@ -538,7 +538,10 @@ fn within_rates(
     rates.requests.take(who.client, field, now_us).inspect_err(|_| {
         core.notice(&core.shared.notices.request_rate, now_us / 1000, || {
             let name = core.shared.plan.listeners.get(usize::from(listener)).map_or("", |one| &one.name);
-            format!("listener {name}: requests of {} are answered with 429: more than request_rate", who.client)
+            format!(
+                "listener {name}: requests of {} are answered with 429: more than request_rate",
+                who.client
+            )
         });
     })
 }
