@@ -85,10 +85,9 @@ fn visit(rng: &mut Prng, number: u32, client: &ClientPlan) -> Visit {
         // Whether half a head is one of HEAD, nobody can know.
         && let Some(last) = asks.last_mut().filter(|ask| ask.method != "HEAD")
     {
-        let (head, content) = last.render();
-        let most = head.len() + if last.expects { 0 } else { content.len() };
-        last.cut = Some(1 + rng.below(most as u32 - 1));
         last.expects = false;
+        let (head, content) = last.render();
+        last.cut = Some(1 + rng.below((head.len() + content.len()) as u32 - 1));
     }
     let ending = match rng.below(12) {
         0..7 => Ending::Close,
