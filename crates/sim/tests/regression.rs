@@ -60,10 +60,11 @@ fn a_request_that_cannot_be_kept_is_the_connections_last() {
     plays_in(Scenario::http, &[897, 1058, 11680, 13197]);
 }
 
-/// While a request's content was on its way no time-out of the server's side applied, not even if it took nothing.
+/// While a request's content was on its way no time-out of the server's side applied, not even if it took nothing, or
+/// had begun to answer.
 #[test]
 fn an_upload_that_the_server_does_not_take_ends() {
-    plays_in(Scenario::http, &[3781, 10058]);
+    plays_in(Scenario::http, &[3781, 10058, 119_277]);
 }
 
 /// An attempt that failed for want of something local gave its lease back, which woke the next to fail the same way.

@@ -580,9 +580,9 @@ impl Http {
         let awaited = self.takes_content(key);
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         let stalled = self.clients.get(exchange.client).is_some_and(|client| client.full);
-        // A request on its way is body_timeout's business, unless the server takes nothing of it; a client that does not read
-        // is send_timeout's.
-        if awaited || stalled {
+        // A request on its way is body_timeout's business, unless the server takes nothing of it or has begun to answer; a client
+        // that does not read is send_timeout's.
+        if awaited && !exchange.answered || stalled {
             exchange.active = now;
         }
         if timeout == 0 || now < exchange.active + timeout {
