@@ -26,7 +26,8 @@ pub enum Command {
     #[command(
         after_help = "Examples:\n  fourfold run fourfold.toml\n  fourfold run --listen 0.0.0.0:8080 --to 10.0.1.1:9000 \
                             --source 10.0.0.10-10.0.0.25 --max-connections 1M\n\nSignals:\n  SIGTERM, SIGINT  stop accepting, \
-                            drain until drain_timeout; a second one stops now\n  SIGUSR1          print counters and headroom"
+                            drain until drain_timeout; a second one stops now\n  SIGUSR1          print counters and headroom\n  \
+                            SIGUSR2          open access logs anew, after they were renamed"
     )]
     Run(RunArgs),
     /// Check a configuration and start nothing; exit status 0 valid, 1 errors, 2 usage

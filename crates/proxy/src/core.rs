@@ -1,6 +1,7 @@
 //! What every feature of a shard stands on: limits, counters, notices, and the ways to servers.
 
 use crate::counters::Counters;
+use crate::logs::Logs;
 use crate::reason::Refusal;
 use crate::shared::Shared;
 use crate::upstream::{Blame, Upstreams};
@@ -18,6 +19,7 @@ pub(crate) struct Core {
     pub shard: usize,
     pub shared: Arc<Shared>,
     pub upstreams: Upstreams,
+    pub logs: Logs,
     /// No client is accepted any more; who is here finishes.
     pub draining: bool,
     /// Pools of which something has come free in this handler.
@@ -74,6 +76,7 @@ impl Core {
         Self {
             shard,
             upstreams: Upstreams::new(Arc::clone(&shared), shard),
+            logs: Logs::new(&shared, shard),
             shared,
             draining: false,
             freed: Vec::new(),

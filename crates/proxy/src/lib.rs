@@ -9,12 +9,14 @@ pub mod access;
 mod core;
 mod counters;
 mod http;
+mod logs;
 mod owner;
 mod preface;
 mod rates;
 mod reason;
 mod shard;
 mod shared;
+mod shed;
 mod stash;
 mod tcp;
 mod tunnel;
@@ -22,6 +24,7 @@ mod upstream;
 mod wait;
 
 pub use counters::{Counters, Totals};
+pub use logs::SharedLog;
 pub use reason::Refusal;
 pub use shard::Proxy;
 pub use shared::{

@@ -5,6 +5,7 @@
 //! Refuses: a header that is malformed, missing or late. Nothing is answered: the peer is a machine that is set up wrongly.
 //! Its shard drives it with events and takes what is [ready](Prefaces::poll_ready).
 
+use crate::access::Record;
 use crate::core::{Core, Cx};
 use crate::owner::{Tag, owner};
 use crate::reason::Refusal;
@@ -17,6 +18,7 @@ use fourfold_engine::{Buf, Close, Event, Net, Sock};
 use fourfold_l4::proxy_protocol::{self, Addresses, Parsed};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// How long a header may take in tcp mode; in http mode it is `first_byte_timeout`.
 const HEADER_TIMEOUT_MS: Millis = 10_000;
@@ -227,6 +229,7 @@ impl Prefaces {
         cx.core.notice(&cx.core.shared.notices.proxy_header, cx.net.now(), || {
             format!("listener {name}: PROXY protocol header of {}: {why}; it was reset", peer.ip())
         });
+        log(cx, preface, refusal);
         self.close(cx, key, Close::Reset);
     }
 
@@ -248,6 +251,21 @@ impl Prefaces {
             }
         }
     }
+}
+
+/// A connection that comes to no request is worth a line all the same: it shows who is set up wrongly.
+fn log<N: Net>(cx: &mut Cx<'_, N>, preface: &Preface, refusal: Refusal) {
+    let shared = Arc::clone(&cx.core.shared);
+    let listener = shared.plan.listeners.get(usize::from(preface.listener));
+    let record = Record {
+        started_us: cx.net.micros(),
+        listener: listener.map_or("", |listener| &listener.name),
+        client: Some(preface.peer.ip()),
+        peer: Some(preface.peer),
+        ending: refusal.ending(),
+        ..Record::default()
+    };
+    cx.core.logs.write(preface.listener, &record);
 }
 
 fn is_required(core: &Core, listener: u16) -> bool {

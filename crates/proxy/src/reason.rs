@@ -1,5 +1,6 @@
 //! Why a client is turned away: one place for the counter and for the line that names the remedy.
 
+use crate::access::Ending;
 use crate::counters::Counters;
 use fourfold_base::counter::Counter;
 use fourfold_base::gate::Gate;
@@ -74,6 +75,20 @@ impl Refusal {
             Refusal::ConnectionRate => &counters.refused_connection_rate,
             Refusal::ProxyHeader => &counters.refused_proxy_header,
             Refusal::ProxyHeaderTimeout => &counters.refused_proxy_header_timeout,
+        }
+    }
+
+    /// For the access log.
+    pub fn ending(self) -> Ending {
+        match self {
+            Refusal::MaxConnections | Refusal::ListenerMax | Refusal::ShardFull => Ending::MaxConnections,
+            Refusal::QueueFull => Ending::QueueFull,
+            Refusal::Tuples => Ending::NoTuple,
+            Refusal::NoServer => Ending::NoServer,
+            Refusal::Local => Ending::Local,
+            Refusal::Attempts => Ending::ConnectFailed,
+            Refusal::ConnectionRate => Ending::RateLimited,
+            Refusal::ProxyHeader | Refusal::ProxyHeaderTimeout => Ending::BadProxyHeader,
         }
     }
 

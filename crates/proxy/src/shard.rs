@@ -8,6 +8,7 @@ use crate::owner::{self, Tag};
 use crate::preface::{Caller, Prefaces, Ready};
 use crate::reason::Refusal;
 use crate::shared::{Mail, Shared};
+use crate::shed::{self, Whose};
 use crate::tcp::Tcp;
 use crate::tunnel::Side;
 use fourfold_base::Millis;
@@ -32,6 +33,8 @@ pub struct Proxy {
     headroom_at: Millis,
     drain: Option<Drain>,
     buffer_shortages: u64,
+    /// Buffers are nearly used up: when to look for slow clients.
+    shed_at: Option<Millis>,
 }
 
 struct Drain {
@@ -54,6 +57,7 @@ impl Proxy {
             headroom_at: now,
             drain: None,
             buffer_shortages: 0,
+            shed_at: None,
         }
     }
 
@@ -187,6 +191,38 @@ impl Proxy {
         self.http.pump(cx, pool);
     }
 
+    // Buffers run out.
+
+    fn shed<N: Net>(&mut self, net: &mut N) {
+        let now = net.now();
+        let Some(excess) = shed::excess(net) else {
+            self.shed_at = None;
+            return;
+        };
+        if self.shed_at.is_some_and(|at| now < at) {
+            return;
+        }
+        self.shed_at = Some(now + shed::INTERVAL_MS);
+        let mut slow = Vec::new();
+        self.tcp.slow(net, &mut slow);
+        self.http.slow(net, &mut slow);
+        let chosen = shed::choose(slow, excess);
+        let (count, buffers) = (chosen.len(), chosen.iter().map(|slow| slow.buffers).sum::<usize>());
+        let cx = &mut Cx { net, core: &mut self.core };
+        for slow in chosen {
+            match slow.whose {
+                Whose::Tunnel(key) => self.tcp.shed(cx, key),
+                Whose::Client(key) => self.http.shed(cx, key),
+            }
+        }
+        if count > 0 {
+            self.core.counters().shed.add(count as u64);
+            self.core.notice(&self.core.shared.notices.shed, now, || {
+                format!("buffers are nearly used up: {count} slow clients that held {buffers} of them were reset; add memory or lower max_connections")
+            });
+        }
+    }
+
     // A stop.
 
     fn drain<N: Net>(&mut self, net: &mut N, deadline: Millis) {
@@ -309,6 +345,9 @@ impl<N: Net> App<N> for Proxy {
         let shortages = net.stats().buffer_shortages;
         self.core.counters().buffer_shortages.add(shortages - self.buffer_shortages);
         self.buffer_shortages = shortages;
+        let dropped = self.core.logs.flush();
+        self.core.counters().log_dropped.add(dropped);
+        self.shed(net);
         self.on_drain_turn(net);
         self.relieve_all(net);
     }
@@ -319,7 +358,7 @@ impl<N: Net> App<N> for Proxy {
             _ => Some(0),
         });
         let features = [self.prefaces.poll_timeout(), self.tcp.poll_timeout(), self.http.poll_timeout()];
-        features.into_iter().chain([self.accept_retry_at, drain]).flatten().min()
+        features.into_iter().chain([self.accept_retry_at, self.shed_at, drain]).flatten().min()
     }
 
     fn is_finished(&self) -> bool {

@@ -3,6 +3,7 @@
 //! Shards share counters and tuple spaces, nothing else; a tunnel never crosses from one to another.
 
 use crate::counters::Counters;
+use crate::logs::{self, SharedLog};
 use crate::rates::Rates;
 use crate::reason::{LOG_INTERVAL_MS, Notices};
 use fourfold_base::Millis;
@@ -221,6 +222,8 @@ pub struct Shared {
     pub connections: AtomicU64,
     /// Per listener.
     pub listener_connections: Vec<AtomicU64>,
+    /// The program starts their writers.
+    pub logs: Vec<SharedLog>,
     pub(crate) rates: Vec<ListenerRates>,
     pub pools: Vec<PoolState>,
     pub shards: Vec<ShardState>,
@@ -268,6 +271,7 @@ impl Shared {
             shards: (0..shards).map(shard).collect(),
             listener_connections: plan.listeners.iter().map(|_| AtomicU64::new(0)).collect(),
             connections: AtomicU64::new(0),
+            logs: logs::of_plan(&plan, shards),
             rates: plan.listeners.iter().map(|one| ListenerRates::new(one, machine.secret)).collect(),
             spaces: Mutex::default(),
             next_wake: AtomicU32::new(0),

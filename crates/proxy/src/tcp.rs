@@ -3,11 +3,14 @@
 //! Owns the tunnels, their timers, and the queues of waiting clients. Refuses what exceeds a limit, with a counted reason.
 //! Its shard drives it with events.
 
+use crate::access::Ending;
 use crate::core::{Core, Cx, Trial, greeting};
+use crate::http::Entry;
 use crate::owner::{Tag, owner};
 use crate::preface::Caller;
 use crate::reason::Refusal;
 use crate::shared::Shared;
+use crate::shed::{Slow, Whose, unsent_buffers};
 use crate::stash::Stash;
 use crate::tunnel::{Direction, Extra, Phase, Side, Tunnel, Upstream};
 use crate::upstream::{Attempt, Blame, Choice, Want, blame};
@@ -38,6 +41,7 @@ pub(crate) struct Handover {
     pub from_client: Stash,
     pub from_server: Buf,
     pub client_ended: bool,
+    pub log: Option<Box<Entry>>,
 }
 
 impl Tcp {
@@ -94,6 +98,7 @@ impl Tcp {
             phase: Phase::Open,
             idle_timeout_s: handover.idle_timeout.div_ceil(1000).min(u64::from(u32::MAX)) as u32,
             server_side: Direction { open: true, ..Direction::default() },
+            extra: handover.log.map(|log| Box::new(Extra { log: Some(log), ..Extra::default() })),
             ..Tunnel::new(handover.client, handover.listener, handover.pool, now)
         };
         let (client, server) = (handover.client, handover.server);
@@ -393,6 +398,10 @@ impl Tcp {
         };
         tunnel.active = now;
         let (from, to, bytes) = (tunnel.sock(side), tunnel.sock(side.other()), buf.len() as u64);
+        if let Some(log) = tunnel.extra.as_mut().and_then(|extra| extra.log.as_mut()) {
+            let (up, down) = if side == Side::Client { (bytes, 0) } else { (0, bytes) };
+            log.add(up, down);
+        }
         if cx.net.send(to, buf) == Pressure::Full
             && !std::mem::replace(&mut tunnel.side_mut(side).paused, true)
         {
@@ -450,7 +459,7 @@ impl Tcp {
 
     fn end<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
         cx.core.counters().ended.add(1);
-        self.close(cx, key, Close::Orderly, Close::Orderly);
+        self.close(cx, key, Close::Orderly, Ending::Ok);
     }
 
     fn on_failed<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, side: Side) {
@@ -460,33 +469,35 @@ impl Tcp {
             Side::Client => {}
             Side::Server => tunnel.release = Release::Clean,
         }
-        match side {
-            Side::Client => cx.core.counters().reset_by_client.add(1),
-            Side::Server => cx.core.counters().reset_by_server.add(1),
-        }
-        self.close(cx, key, Close::Reset, Close::Reset);
+        let (counter, ending) = match side {
+            Side::Client => (&cx.core.counters().reset_by_client, Ending::ClientGoneTunnel),
+            Side::Server => (&cx.core.counters().reset_by_server, Ending::ServerResetTunnel),
+        };
+        counter.add(1);
+        self.close(cx, key, Close::Reset, ending);
     }
 
     // Clients go.
 
     fn abandon<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, refusal: Refusal) {
         cx.core.refused(refusal, cx.net.now());
-        self.close(cx, key, Close::Reset, Close::Reset);
+        self.close(cx, key, Close::Reset, refusal.ending());
     }
 
     /// Gives up both sockets; the tunnel is removed when the engine has let go of them.
-    fn close<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, client: Close, server: Close) {
+    fn close<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, how: Close, ending: Ending) {
         let Some(tunnel) = self.tunnels.get_mut(key).filter(|tunnel| tunnel.phase != Phase::Closing) else {
             return;
         };
         let before = std::mem::replace(&mut tunnel.phase, Phase::Closing);
         if let Some(mut extra) = tunnel.extra.take() {
             extra.early.clear(cx.net);
+            extra.log.inspect(|log| log.write(cx.core, ending, cx.net.micros()));
         }
-        cx.net.close(tunnel.client, client);
+        cx.net.close(tunnel.client, how);
         // A failed attempt's socket has been closed already.
         if before != Phase::Failing {
-            cx.net.close(tunnel.server, server);
+            cx.net.close(tunnel.server, how);
         }
         self.wheel.cancel(key.slot);
         self.leave_queue(cx.core, key);
@@ -556,7 +567,22 @@ impl Tcp {
         }
         // Nobody has ended: a FIN of ours would make half an answer look whole. A reset leaves no TIME_WAIT either.
         cx.core.counters().idle_timeout.add(1);
-        self.close(cx, key, Close::Reset, Close::Reset);
+        self.close(cx, key, Close::Reset, Ending::TunnelIdleTimeout);
+    }
+
+    /// Tunnels that hold buffers and stand still.
+    pub fn slow<N: Net>(&self, net: &N, slow: &mut Vec<Slow>) {
+        let keys = (0..self.tunnels.slots()).filter_map(|slot| self.tunnels.key_at(slot));
+        slow.extend(keys.filter_map(|key| {
+            let tunnel = self.tunnels.get(key).filter(|tunnel| tunnel.phase == Phase::Open)?;
+            let buffers = unsent_buffers(net, tunnel.client) + unsent_buffers(net, tunnel.server);
+            Slow::new(Whose::Tunnel(key), buffers, net.now().saturating_sub(tunnel.active))
+        }));
+    }
+
+    /// Resets a slow one.
+    pub fn shed<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
+        self.close(cx, key, Close::Reset, Ending::Shed);
     }
 
     /// Resets whatever is left.
@@ -567,7 +593,7 @@ impl Tcp {
                 continue;
             }
             cx.core.counters().drain_cut.add(1);
-            self.close(cx, key, Close::Reset, Close::Reset);
+            self.close(cx, key, Close::Reset, Ending::Drained);
             self.remove_if_gone(cx.core, key);
         }
     }
@@ -591,7 +617,7 @@ fn extra<N: Net>(
     }
     let extra = told || read.is_some();
     let early = read.unwrap_or_default();
-    extra.then_some(Extra { addresses, early: early.bytes, early_end: early.ended })
+    extra.then_some(Extra { addresses, early: early.bytes, early_end: early.ended, log: None })
 }
 
 fn refusal_for(shortage: Option<Shortage>) -> Refusal {

@@ -9,6 +9,7 @@
 //!                                    │ another path                      │ time-out, drain, refusal
 //! ```
 
+use crate::http::Entry;
 use crate::stash::Stash;
 use fourfold_base::Millis;
 use fourfold_engine::Sock;
@@ -62,6 +63,8 @@ pub(crate) struct Extra {
     pub early: Stash,
     /// FIN came behind it.
     pub early_end: bool,
+    /// It began as a request, and is logged at its end.
+    pub log: Option<Box<Entry>>,
 }
 
 pub(crate) struct Tunnel {

@@ -239,6 +239,11 @@ impl Upstreams {
     pub fn space(&self, path: u32) -> Option<&Arc<Space>> {
         self.paths.get(path as usize).map(|path| &path.target.space)
     }
+    /// What a lease means for a socket.
+    pub fn local(&self, path: u32, lease: &Lease) -> Option<Local> {
+        let path = self.paths.get(path as usize)?;
+        Some(path.target.local(lease.source_index(), lease.port()))
+    }
     pub fn address(&self, path: u32) -> Option<SocketAddr> {
         self.paths.get(path as usize).map(|path| path.target.address)
     }

@@ -142,3 +142,23 @@ proptest! {
         super::path(&bytes);
     }
 }
+
+/// What fuzzing has found worth keeping.
+#[test]
+fn the_corpus_of_the_fuzz_targets() {
+    replay("request", super::request);
+    replay("response", super::response);
+    replay("body", super::body);
+    replay("path", super::path);
+    replay("route", super::route);
+}
+
+fn replay(name: &str, check: fn(&[u8])) {
+    let folder = format!("{}/../../fuzz/corpus/{name}", env!("CARGO_MANIFEST_DIR"));
+    let inputs: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(inputs.len() > 50, "{folder} has only {}", inputs.len());
+    for path in inputs {
+        println!("{}", path.display());
+        check(&std::fs::read(&path).unwrap());
+    }
+}

@@ -130,6 +130,10 @@ mod tests {
         let nominated = kinds("x-a: 1\r\nConnection: close, X-A, Cookie\r\nCookie: b=c\r\nX-A: 2\r\n");
         let expected = [FieldKind::Nominated, FieldKind::Connection, FieldKind::Cookie, FieldKind::Nominated];
         assert_eq!(nominated, expected);
+        let namesakes = kinds(
+            "Connection: Content-Language, X-Forwarded-User\r\nContent-Language: en\r\nX-Forwarded-User: a\r\n",
+        );
+        assert_eq!(namesakes, [FieldKind::Connection, FieldKind::Other, FieldKind::Other]);
         assert_eq!(kinds("Connection: TE\r\nTE: trailers\r\n"), [FieldKind::Connection, FieldKind::Te]);
         assert_eq!(kinds("Connection: close\r\nClose: 1\r\n"), [FieldKind::Connection, FieldKind::Other]);
     }

@@ -299,7 +299,8 @@ impl<N: Net> App<N> for HttpLoad {
         let part = self.config.load.connect_rate.map_or(0.0, |rate| self.part_of(rate));
         self.opening = Schedule::new(now_us, part);
         self.create_due(net);
-        self.next_ms = self.plan_next();
+        // Clients that connect for each request are all there already.
+        self.next_ms = Some(0);
     }
 
     fn on_mail(&mut self, net: &mut N, mail: HttpMail) {

@@ -4,8 +4,10 @@
 use super::Http;
 use super::client::send_all;
 use super::head::Down;
+use super::log::Facts;
 use super::reply::{Reason, To};
-use super::state::{Exchange, Phase, Role, Stage};
+use super::state::{Client, Exchange, Phase, Role, Stage};
+use crate::access::Ending;
 use crate::core::{Core, Cx};
 use crate::reason::Refusal;
 use crate::upstream::{Choice, Want};
@@ -37,7 +39,7 @@ pub(super) struct Begun {
     pub hash: Option<u64>,
     pub response_fields: Vec<u8>,
     pub sent: Vec<u8>,
-    pub began_us: u64,
+    pub log: Option<Facts>,
 }
 
 impl Exchange {
@@ -74,8 +76,7 @@ impl Exchange {
             active: now,
             up_bytes: 0,
             down_bytes: 0,
-            log: None,
-            began_us: begun.began_us,
+            log: begun.log,
             connect_us: 0,
             open_us: 0,
             answered_us: 0,
@@ -107,6 +108,9 @@ impl Http {
                 }
                 self.start(cx, key);
                 self.hold_early(cx, client, key);
+                if self.clients.get(client).is_some_and(|client| client.ended) {
+                    self.on_content_eof(cx, key);
+                }
             }
             // There are as many as clients, and a client has one at a time.
             Err(_) => self.refuse(cx, client, Reason::Local, To::STRANGER),
@@ -118,7 +122,8 @@ impl Http {
         if self.takes_content(exchange) {
             return;
         }
-        let Some(client) = self.clients.get_mut(client) else { return };
+        let ours = |client: &&mut Client| client.stage == Stage::Busy(exchange);
+        let Some(client) = self.clients.get_mut(client).filter(ours) else { return };
         if !client.stash.is_empty() && !std::mem::replace(&mut client.paused, true) {
             cx.net.pause(client.sock);
         }
@@ -283,6 +288,7 @@ impl Http {
         (exchange.conn, exchange.phase, exchange.active) = (Some(conn_key), Phase::Open, now);
         exchange.open_us = cx.net.micros();
         if conn.uses > 1 {
+            exchange.connect_us = 0;
             cx.core.counters().http_reused.add(1);
         }
         self.idle.busy(usize::from(conn.pool), conn.server as usize);
@@ -447,12 +453,16 @@ impl Http {
     pub(super) fn on_content_eof<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         let client = exchange.client;
+        // What it had sent before is served: the rest of this request, or the next ones.
+        if self.clients.get(client).is_some_and(|client| !client.stash.is_empty()) {
+            return;
+        }
         exchange.keep_alive = false;
-        let held = self.clients.get(client).is_some_and(|client| !client.stash.is_empty());
         // A client that closes its sending side may still read; one that closes in the midst of its request has gone.
-        if !exchange.request.is_done() && !held {
+        if !exchange.request.is_done() {
             cx.core.counters().http_client_gone.add(1);
-            self.abort(cx, key);
+            let ending = exchange.left();
+            self.abort(cx, key, ending);
             self.close_client(cx, client, Close::Reset);
         }
     }
@@ -497,7 +507,12 @@ impl Http {
     pub(super) fn fail<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, reason: Reason) {
         let Some(exchange) = self.exchanges.get(key) else { return };
         let (client, answered, to) = (exchange.client, exchange.answered, exchange.to());
-        if let Some(conn) = exchange.conn {
+        let conn = exchange.conn;
+        if !answered {
+            self.write_refusal(client, reason, &to);
+        }
+        self.log_failed(cx, key, reason);
+        if let Some(conn) = conn {
             self.drop_conn(cx, conn);
         }
         self.remove(cx, key);
@@ -505,11 +520,12 @@ impl Http {
             self.count_reason(cx.core, reason);
             return self.close_client(cx, client, Close::Reset);
         }
-        self.refuse(cx, client, reason, to);
+        self.say_refusal(cx, client, reason, &to);
     }
 
     /// Nobody wants the response any more.
-    pub(super) fn abort<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
+    pub(super) fn abort<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, ending: Ending) {
+        self.log_exchange(cx, key, ending);
         if let Some(conn) = self.exchanges.get(key).and_then(|exchange| exchange.conn) {
             self.drop_conn(cx, conn);
         }
@@ -585,9 +601,11 @@ impl Http {
         if awaited && !exchange.answered || stalled {
             exchange.active = now;
         }
-        if timeout == 0 || now < exchange.active + timeout {
-            let at = exchange.active + timeout.max(1_000);
-            return self.exchange_timers.set(key.slot, at);
+        if timeout == 0 {
+            return;
+        }
+        if now < exchange.active + timeout {
+            return self.exchange_timers.set(key.slot, exchange.active + timeout);
         }
         if exchange.answered {
             return self.fail(cx, key, Reason::ResponseTimeout);
@@ -614,6 +632,7 @@ impl Http {
         self.count_status(cx.core, exchange.status);
         cx.core.counters().bytes_up.add(exchange.up_bytes);
         cx.core.counters().bytes_down.add(exchange.down_bytes);
+        self.log_exchange(cx, key, Ending::Ok);
         if let Some(conn) = conn {
             self.release(cx, conn, reusable && whole);
         }

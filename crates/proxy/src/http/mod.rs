@@ -9,6 +9,8 @@
 //! | `upstream` | connections to servers, warm ones |
 //! | `pinned` | connections that are one client's, for servers that want to know who it is |
 //! | `respond` | the server's side: response heads, content, upgrades |
+//! | `log` | what is said of a request at its end |
+//! | `shed` | who goes when buffers are short |
 //! | `head`, `reply` | heads written anew, answers of our own (pure) |
 //!
 //! Refuses whatever has two interpretations, with an answer and a count. Its shard drives it with events.
@@ -16,9 +18,11 @@
 mod client;
 mod exchange;
 mod head;
+mod log;
 mod pinned;
 mod reply;
 mod respond;
+mod shed;
 mod state;
 mod upstream;
 
@@ -33,6 +37,8 @@ use fourfold_base::wheel::Wheel;
 use fourfold_config::http::Http as Settings;
 use fourfold_engine::{Event, Net};
 use fourfold_http::h1;
+pub(crate) use log::Entry;
+use log::Facts;
 use state::{Client, Conn, Exchange};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -55,6 +61,8 @@ pub(crate) struct Http {
     request: h1::Request,
     response: h1::Response,
     path: Vec<u8>,
+    /// What the log will say of the request whose head was just read.
+    heard: Option<Facts>,
     out: Vec<u8>,
     /// Buffers of finished exchanges, for the next.
     spare: Vec<Vec<u8>>,
@@ -83,6 +91,7 @@ impl Http {
             request: h1::Request::default(),
             response: h1::Response::default(),
             path: Vec::new(),
+            heard: None,
             out: Vec::new(),
             spare: Vec::new(),
             random: Prng::new(shared.machine.seed ^ (shard as u64) << 48),

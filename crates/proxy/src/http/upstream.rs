@@ -100,6 +100,7 @@ impl Http {
             started: now,
             idle_since: now,
             uses: 0,
+            last: false,
             pinned: None,
             partial: None,
             scanned: 0,
@@ -112,6 +113,7 @@ impl Http {
             Ok(key) => key,
             Err(conn) => {
                 cx.core.upstreams.give_back(usize::from(pool), server, path, conn.lease, Release::Clean, now);
+                self.evict(cx);
                 return Err(Shortage::Local);
             }
         };
@@ -139,6 +141,9 @@ impl Http {
                 if let Some(conn) = self.conns.remove(conn_key) {
                     let release = blame.release();
                     cx.core.upstreams.give_back(usize::from(pool), server, path, conn.lease, release, now);
+                }
+                if blame == Blame::Shortage {
+                    self.evict(cx);
                 }
                 Err(match blame {
                     Blame::Shortage => Shortage::Local,
@@ -300,6 +305,14 @@ impl Http {
             return self.conn_timers.set(slot, deadline);
         }
         self.drop_conn(cx, key);
+    }
+
+    /// Gives up the warm connection that has been idle longest on some server, for one that is wanted now.
+    fn evict<N: Net>(&mut self, cx: &mut Cx<'_, N>) {
+        let oldest = self.idle.warm.iter().flatten().find_map(|stack| stack.first().copied());
+        if let Some(key) = oldest {
+            self.drop_conn(cx, key);
+        }
     }
 
     /// Warm connections are of no use any more.

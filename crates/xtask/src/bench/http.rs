@@ -96,7 +96,7 @@ fn start_load(kind: &str, to: SocketAddr, arguments: &[&str]) -> Result<Proc> {
 fn report_of(load: &mut Proc) -> Result<Value> {
     load.wait_exit(HOLD_DEADLINE)?;
     // The readers of its output may be a moment behind its end.
-    let _ = load.wait_for_line("}", Duration::from_secs(5));
+    load.wait_for("report", Duration::from_secs(20), |line| (line == "}").then_some(()))?;
     let lines = load.lines();
     let start = lines.iter().position(|line| line == "{").with_context(|| lines.join("\n"))?;
     let text = lines.get(start..).unwrap_or_default().join("\n");

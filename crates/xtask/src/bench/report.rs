@@ -156,16 +156,19 @@ fn title(protocol: Protocol, scenario: &str) -> &str {
 }
 
 fn sorted_subjects<'a>(results: &'a Results, scenario: &str) -> Vec<&'a str> {
-    let order = |subject: &&str| super::subject::ALL.iter().position(|kind| kind.name() == *subject);
-    let mut subjects = results.subjects(scenario);
-    subjects.sort_by_key(order);
+    in_order(results.subjects(scenario))
+}
+
+/// As in every other table.
+fn in_order(mut subjects: Vec<&str>) -> Vec<&str> {
+    subjects.sort_by_key(|subject| super::subject::ALL.iter().position(|kind| kind.name() == *subject));
     subjects
 }
 
 fn cpu_table(text: &mut String, results: &Results, scenario: &str) {
     let _ = writeln!(text, "### {}\n", title(results.protocol, scenario));
-    text.push_str("| | CPU per operation, us | added, us | ratio | processes only, us | ratio | p50, us | p99, us | failed |\n");
-    text.push_str("|---|---|---|---|---|---|---|---|---|\n");
+    text.push_str("| | CPU per operation, us | ratio | added, us | ratio | processes only, us | ratio | p50, us | p99, us | failed |\n");
+    text.push_str("|---|---|---|---|---|---|---|---|---|---|\n");
     for subject in sorted_subjects(results, scenario) {
         let cell = |value| show(results.spread(scenario, subject, value), 1);
         let ratio = |value| match subject {
@@ -175,8 +178,9 @@ fn cpu_table(text: &mut String, results: &Results, scenario: &str) {
         let added = if subject == DIRECT { String::new() } else { cell(Results::figure) };
         let _ = writeln!(
             text,
-            "| {subject} | {} | {added} | {} | {} | {} | {} | {} | {} |",
+            "| {subject} | {} | {} | {added} | {} | {} | {} | {} | {} | {} |",
             cell(Results::cost_us),
+            ratio(Results::whole_ratio),
             ratio(Results::ratio),
             cell(Results::processes_us),
             ratio(Results::processes_ratio),
@@ -219,7 +223,7 @@ fn hold_table(text: &mut String, results: &Results, scenario: &str) {
     text.push_str("| | held | failed | seconds | per second | bytes per connection |");
     text.push_str(if waits { " wait of the first tenth, us | of the last tenth, us |\n" } else { "\n" });
     text.push_str(if waits { "|---|---|---|---|---|---|---|---|\n" } else { "|---|---|---|---|---|---|\n" });
-    for subject in results.hold_subjects(scenario) {
+    for subject in in_order(results.hold_subjects(scenario)) {
         let cell = |value: fn(&HoldSample) -> Option<f64>, digits| {
             show(results.hold_spread(scenario, subject, value), digits)
         };
@@ -274,7 +278,7 @@ fn paced_table(text: &mut String, results: &Results) {
          connections, 100 bytes, each request timed from when it was intended. Microseconds.\n\n\
          | | p50 | ratio | p99 | ratio | p99.9 | max | failed | not started |\n|---|---|---|---|---|---|---|---|---|\n"
     );
-    for subject in results.paced_subjects() {
+    for subject in in_order(results.paced_subjects()) {
         let cell = |value: fn(&PacedSample) -> f64| show(results.paced_spread(subject, value), 0);
         let ratio = |value: fn(&PacedSample) -> f64| match subject {
             DIRECT => String::new(),
@@ -306,7 +310,7 @@ fn reuse_table(text: &mut String, results: &Results) {
          | | clients | answered | failed | upstream connections at once | made in all | p50, us | p99, us | p99.9, us |\n\
          |---|---|---|---|---|---|---|---|---|\n"
     );
-    for subject in results.reuse_subjects() {
+    for subject in in_order(results.reuse_subjects()) {
         let cell = |value: fn(&ReuseSample) -> f64| show(results.reuse_spread(subject, value), 0);
         let _ = writeln!(
             text,

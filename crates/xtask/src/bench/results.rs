@@ -321,6 +321,13 @@ impl Results {
         Some(self.figure(round, scenario, subject)? / best)
     }
 
+    /// As [`Results::ratio`], of the whole cost, the direct path's part included: what is left to compare where a subject adds
+    /// little more than noise.
+    pub fn whole_ratio(&self, round: u32, scenario: &str, subject: &str) -> Option<f64> {
+        let yardsticks = YARDSTICKS.iter().filter_map(|peer| self.cost_us(round, scenario, peer));
+        Some(self.cost_us(round, scenario, subject)? / yardsticks.reduce(f64::min)?)
+    }
+
     /// As [`Results::ratio`], by the scheduler's account of the processes that take part: what is left to compare when
     /// somebody else uses the machine.
     pub fn processes_ratio(&self, round: u32, scenario: &str, subject: &str) -> Option<f64> {
