@@ -100,6 +100,9 @@ fn visit(rng: &mut Prng, number: u32, client: &ClientPlan) -> Visit {
         depth: one(rng, &[1, 1, 1, 2, 8]).unwrap_or(1),
         think_ms: one(rng, &[0, 0, 10, 200]).unwrap_or(0),
         ending,
+        // Twice the mean: pieces and gaps are half of their longest.
+        kilobyte_ms: u64::from(2 * 1024 * client.behaviour.write_gap_ms)
+            .div_ceil(client.behaviour.write_max.into()),
         listens: client.behaviour.read_stop.is_none()
             && !matches!(client.behaviour.break_after, Some((_, Break::Vanish | Break::Reset))),
     }
