@@ -76,7 +76,7 @@ fn written_listener_values_arrive() {
     assert_eq!(timeouts, [1_000, 2_000, 3_000, 4_000]);
     assert_eq!((http.keep_alive_timeout_ms, http.upgrade_timeout_ms, http.requests_max), (5_000, 0, 1_000));
     let limits = &http.limits;
-    assert_eq!((limits.line_bytes, limits.head_bytes), (4_096, 32_768));
+    assert_eq!((limits.line_bytes, limits.head_bytes), (4_096, 12_288));
     assert_eq!((limits.fields, limits.trailer_bytes, http.body_bytes_max), (50, 1_000, Some(10_000_000)));
     assert!(http.trusted_proxies.contains("10.9.9.9".parse().unwrap()));
     assert!(!http.trusted_proxies.contains("11.9.9.9".parse().unwrap()));

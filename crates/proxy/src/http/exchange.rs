@@ -344,11 +344,13 @@ impl Http {
         let route = settings.routes.get(exchange.route as usize);
         let most = route.and_then(|route| route.body_bytes_max).or(settings.body_bytes_max);
         if most.is_some_and(|most| exchange.up_bytes > most) {
+            // With the beginning of what follows.
+            exchange.keep_alive = false;
             cx.net.free(buf);
             return self.fail(cx, key, Reason::BodyTooLarge);
         }
         if decoded.used < buf.len() {
-            self.put_back(cx, client, &buf, decoded.used);
+            self.put_back(cx, client, key, &buf, decoded.used);
         }
         let empty = decoded.data.is_empty();
         buf.advance(decoded.data.start);
@@ -365,14 +367,19 @@ impl Http {
     }
 
     /// The bytes of `buf` behind `used` are the next request's.
-    fn put_back<N: Net>(&mut self, cx: &mut Cx<'_, N>, client: Key, buf: &Buf, used: usize) {
+    fn put_back<N: Net>(&mut self, cx: &mut Cx<'_, N>, client: Key, key: Key, buf: &Buf, used: usize) {
         let rest = cx.net.bytes(buf).get(used..).unwrap_or_default().to_vec();
         let rest = cx.net.write(&rest);
         let Some(client) = self.clients.get_mut(client) else { return };
         match rest {
             Some(rest) => client.stash.push_front(rest),
             // Nothing after this request can be understood.
-            None => client.ended = true,
+            None => {
+                client.ended = true;
+                if let Some(exchange) = self.exchanges.get_mut(key) {
+                    exchange.keep_alive = false;
+                }
+            }
         }
     }
 
@@ -586,10 +593,12 @@ impl Http {
     fn on_open_due<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
         let now = cx.net.now();
         let timeout = self.response_timeout(cx.core, key);
+        let awaited = self.takes_content(key);
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         let stalled = self.clients.get(exchange.client).is_some_and(|client| client.full);
-        // A request on its way is body_timeout's business, a client that does not read send_timeout's.
-        if !exchange.request.is_done() || stalled {
+        // A request on its way is body_timeout's business, unless the server takes nothing of it or has begun to answer; a client
+        // that does not read is send_timeout's.
+        if awaited && !exchange.answered || stalled {
             exchange.active = now;
         }
         if timeout == 0 {

@@ -289,7 +289,10 @@ impl Http {
         let Some(conn) = self.conns.remove(key) else { return };
         let pool = usize::from(conn.pool);
         cx.core.upstreams.give_back(pool, conn.server, conn.path, conn.lease, conn.release, now);
-        cx.core.freed(pool);
+        // One that never came about is no good news: whoever waits would try the same again, at once and without end.
+        if conn.uses > 0 {
+            cx.core.freed(pool);
+        }
     }
 
     pub(super) fn on_conn_due<N: Net>(&mut self, cx: &mut Cx<'_, N>, slot: u32) {

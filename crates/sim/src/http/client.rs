@@ -29,6 +29,8 @@ pub struct Visit {
     pub depth: usize,
     pub think_ms: u64,
     pub ending: Ending,
+    /// Longest time that a kilobyte takes to be written.
+    pub kilobyte_ms: u64,
     /// It hears the end, and is there to hear it.
     pub listens: bool,
 }
@@ -89,8 +91,9 @@ impl Client {
 
     fn ask(&mut self, now: Millis) -> Option<Vec<u8>> {
         let ask = self.asks.pop_front()?;
-        self.ledger.borrow_mut().begin(now, &ask, self.visit.listens);
         let (mut bytes, content) = ask.render();
+        let writing = (bytes.len() + content.len()).div_ceil(1024) as u64 * self.visit.kilobyte_ms;
+        self.ledger.borrow_mut().begin(now + writing, &ask, self.visit.listens);
         match ask.expects {
             true => self.content = Some((now + CONTINUE_MS, content)),
             false => bytes.extend(content),
@@ -279,7 +282,8 @@ mod tests {
     fn verdict(modern: bool, bytes: &[u8]) -> Vec<&'static str> {
         let ledger = SharedLedger::default();
         let asks = vec![ask(1, "GET", true), ask(2, "GET", modern)];
-        let visit = Visit { asks, depth: 2, think_ms: 0, ending: Ending::Stay, listens: true };
+        let visit =
+            Visit { asks, depth: 2, think_ms: 0, ending: Ending::Stay, kilobyte_ms: 0, listens: true };
         let mut client = Client::new(ledger.clone(), visit);
         assert!(
             matches!(client.next(5, false), Move::Say(_)) && matches!(client.next(5, false), Move::Say(_))

@@ -153,15 +153,16 @@ impl Ledger {
         self.broken.push((invariant, detail));
     }
 
-    pub fn begin(&mut self, now: Millis, ask: &Ask, listens: bool) {
+    /// `until`: when it will have been written.
+    pub fn begin(&mut self, until: Millis, ask: &Ask, listens: bool) {
         let exchange =
-            Exchange { ask: ask.clone(), listens, moved_at: now, delivered: 0, whole: 0, outcome: None };
+            Exchange { ask: ask.clone(), listens, moved_at: until, delivered: 0, whole: 0, outcome: None };
         self.exchanges.insert(ask.id, exchange);
     }
 
     pub fn moved(&mut self, now: Millis, id: u32) {
         if let Some(exchange) = self.exchanges.get_mut(&id) {
-            exchange.moved_at = now;
+            exchange.moved_at = exchange.moved_at.max(now);
         }
     }
 
@@ -176,7 +177,7 @@ impl Ledger {
         let Some(exchange) = self.exchanges.get_mut(&id) else {
             return self.convict("what nobody asked reaches no origin", format!("{id}"));
         };
-        exchange.moved_at = now;
+        exchange.moved_at = exchange.moved_at.max(now);
         exchange.delivered += 1;
         if exchange.delivered > 1 && !exchange.ask.is_idempotent() {
             let detail = format!("{exchange:?}");

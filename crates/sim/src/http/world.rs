@@ -85,10 +85,9 @@ fn visit(rng: &mut Prng, number: u32, client: &ClientPlan) -> Visit {
         // Whether half a head is one of HEAD, nobody can know.
         && let Some(last) = asks.last_mut().filter(|ask| ask.method != "HEAD")
     {
-        let (head, content) = last.render();
-        let most = head.len() + if last.expects { 0 } else { content.len() };
-        last.cut = Some(1 + rng.below(most as u32 - 1));
         last.expects = false;
+        let (head, content) = last.render();
+        last.cut = Some(1 + rng.below((head.len() + content.len()) as u32 - 1));
     }
     let ending = match rng.below(12) {
         0..7 => Ending::Close,
@@ -101,6 +100,9 @@ fn visit(rng: &mut Prng, number: u32, client: &ClientPlan) -> Visit {
         depth: one(rng, &[1, 1, 1, 2, 8]).unwrap_or(1),
         think_ms: one(rng, &[0, 0, 10, 200]).unwrap_or(0),
         ending,
+        // Twice the mean: pieces and gaps are half of their longest.
+        kilobyte_ms: u64::from(2 * 1024 * client.behaviour.write_gap_ms)
+            .div_ceil(client.behaviour.write_max.into()),
         listens: client.behaviour.read_stop.is_none()
             && !matches!(client.behaviour.break_after, Some((_, Break::Vanish | Break::Reset))),
     }
