@@ -8,7 +8,7 @@ use crate::owner::{self, Tag};
 use crate::preface::{Caller, Prefaces, Ready};
 use crate::reason::Refusal;
 use crate::shared::{Mail, Shared};
-use crate::shed::{self, Whose};
+use crate::shed::{Shedder, Whose};
 use crate::tcp::Tcp;
 use crate::tunnel::Side;
 use fourfold_base::Millis;
@@ -33,8 +33,7 @@ pub struct Proxy {
     headroom_at: Millis,
     drain: Option<Drain>,
     buffer_shortages: u64,
-    /// Buffers are nearly used up: when to look for slow clients.
-    shed_at: Option<Millis>,
+    shedder: Shedder,
 }
 
 struct Drain {
@@ -57,7 +56,7 @@ impl Proxy {
             headroom_at: now,
             drain: None,
             buffer_shortages: 0,
-            shed_at: None,
+            shedder: Shedder::default(),
         }
     }
 
@@ -194,23 +193,16 @@ impl Proxy {
     // Buffers run out.
 
     fn shed<N: Net>(&mut self, net: &mut N) {
+        let Some(excess) = self.shedder.handle_timeout(net) else { return };
+        let mut holders = Vec::new();
+        self.tcp.holders(net, &mut holders);
+        self.http.holders(net, &mut holders);
         let now = net.now();
-        let Some(excess) = shed::excess(net) else {
-            self.shed_at = None;
-            return;
-        };
-        if self.shed_at.is_some_and(|at| now < at) {
-            return;
-        }
-        self.shed_at = Some(now + shed::INTERVAL_MS);
-        let mut slow = Vec::new();
-        self.tcp.slow(net, &mut slow);
-        self.http.slow(net, &mut slow);
-        let chosen = shed::choose(slow, excess);
-        let (count, buffers) = (chosen.len(), chosen.iter().map(|slow| slow.buffers).sum::<usize>());
+        let (chosen, buffers) = self.shedder.choose(holders, excess, now);
+        let count = chosen.len();
         let cx = &mut Cx { net, core: &mut self.core };
-        for slow in chosen {
-            match slow.whose {
+        for whose in chosen {
+            match whose {
                 Whose::Tunnel(key) => self.tcp.shed(cx, key),
                 Whose::Client(key) => self.http.shed(cx, key),
             }
@@ -358,7 +350,7 @@ impl<N: Net> App<N> for Proxy {
             _ => Some(0),
         });
         let features = [self.prefaces.poll_timeout(), self.tcp.poll_timeout(), self.http.poll_timeout()];
-        features.into_iter().chain([self.accept_retry_at, self.shed_at, drain]).flatten().min()
+        features.into_iter().chain([self.accept_retry_at, self.shedder.poll_timeout(), drain]).flatten().min()
     }
 
     fn is_finished(&self) -> bool {

@@ -85,6 +85,11 @@ impl Scripted {
         lock(&self.seen.lines).len()
     }
 
+    /// Where connections came from, in the order in which they were accepted.
+    pub fn peers(&self) -> Vec<SocketAddr> {
+        lock(&self.seen.streams).iter().map(|stream| stream.peer_addr().unwrap()).collect()
+    }
+
     /// Every byte that came over a connection.
     pub fn received(&self, connection: usize) -> Vec<u8> {
         lock(&self.seen.lines).get(connection).map(|record| lock(record).clone()).unwrap_or_default()
@@ -240,6 +245,13 @@ impl Caller {
     #[track_caller]
     pub fn at(address: SocketAddr) -> Self {
         Self { stream: patient(TcpStream::connect(address).unwrap()), unread: Vec::new(), ended: false }
+    }
+
+    #[track_caller]
+    pub fn from(address: SocketAddr, source: SocketAddr) -> Self {
+        let stream = super::crowd::connect(address, Some(source)).unwrap();
+        stream.set_nonblocking(false).unwrap();
+        Self { stream: patient(stream), unread: Vec::new(), ended: false }
     }
 
     /// What the proxy has closed already takes no more.
