@@ -8,6 +8,7 @@
 pub mod access;
 mod core;
 mod counters;
+mod health;
 mod http;
 mod owner;
 mod reason;
@@ -20,8 +21,9 @@ mod upstream;
 mod wait;
 
 pub use counters::{Counters, Totals};
+pub use health::{AvoidedPath, PoolHealth};
 pub use reason::Refusal;
 pub use shard::Proxy;
 pub use shared::{
-    Machine, Mail, PoolState, ServerState, SetupError, ShardState, Shared, Target, TargetError,
+    Fitness, Machine, Mail, PoolState, ServerState, SetupError, ShardState, Shared, Target, TargetError,
 };

@@ -12,12 +12,13 @@ pub(crate) struct Notices {
     pub refusals: [Gate; Refusal::ALL.len()],
     pub accepting: Gate,
     pub source: Gate,
+    pub path: Gate,
 }
 
 impl Default for Notices {
     fn default() -> Self {
         let gate = || Gate::new(LOG_INTERVAL_MS);
-        Self { refusals: std::array::from_fn(|_| gate()), accepting: gate(), source: gate() }
+        Self { refusals: std::array::from_fn(|_| gate()), accepting: gate(), source: gate(), path: gate() }
     }
 }
 
@@ -29,18 +30,20 @@ pub enum Refusal {
     QueueFull,
     Tuples,
     NoServer,
+    Breaker,
     Local,
     Attempts,
 }
 
 impl Refusal {
-    pub const ALL: [Refusal; 8] = [
+    pub const ALL: [Refusal; 9] = [
         Refusal::MaxConnections,
         Refusal::ListenerMax,
         Refusal::ShardFull,
         Refusal::QueueFull,
         Refusal::Tuples,
         Refusal::NoServer,
+        Refusal::Breaker,
         Refusal::Local,
         Refusal::Attempts,
     ];
@@ -53,6 +56,7 @@ impl Refusal {
             Refusal::QueueFull => &counters.refused_queue_full,
             Refusal::Tuples => &counters.refused_tuples,
             Refusal::NoServer => &counters.refused_no_server,
+            Refusal::Breaker => &counters.refused_breaker_open,
             Refusal::Local => &counters.refused_local,
             Refusal::Attempts => &counters.refused_attempts,
         }
@@ -76,6 +80,9 @@ impl Refusal {
             }
             Refusal::NoServer => {
                 "client refused: every server of the pool is down, full or unresolved; see the connect_* counters"
+            }
+            Refusal::Breaker => {
+                "client refused: the breakers of all servers that could be used are open; see what the servers answer"
             }
             Refusal::Local => {
                 "client refused: out of descriptors, memory or buffers; raise the descriptor limit (ulimit -n, systemd LimitNOFILE=) or add memory"

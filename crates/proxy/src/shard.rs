@@ -245,6 +245,15 @@ impl<N: Net> App<N> for Proxy {
                 self.core.upstreams.refresh(pool, server);
                 self.pump(net, pool);
             }
+            Mail::Up { pool, server, since } => {
+                self.core.upstreams.came_up(pool, server, since);
+                self.pump(net, pool);
+            }
+            Mail::Avoid { pool, server, source, until } => {
+                self.core.upstreams.avoid(pool, server, source, until);
+            }
+            // on_turn follows.
+            Mail::Look => {}
             Mail::Drain { deadline } => self.drain(net, deadline),
             Mail::Trim => net.trim(),
         }
@@ -253,6 +262,7 @@ impl<N: Net> App<N> for Proxy {
 
     fn on_turn(&mut self, net: &mut N) {
         let now = net.now();
+        self.core.on_health_turn(now);
         let cx = &mut Cx { net, core: &mut self.core };
         self.tcp.on_turn(cx);
         self.http.on_turn(cx);
@@ -278,7 +288,8 @@ impl<N: Net> App<N> for Proxy {
             0 => (!drain.cut).then_some(drain.deadline),
             _ => Some(0),
         });
-        [self.tcp.poll_timeout(), self.http.poll_timeout(), self.accept_retry_at, drain]
+        let health = self.core.health_due();
+        [self.tcp.poll_timeout(), self.http.poll_timeout(), self.accept_retry_at, health, drain]
             .into_iter()
             .flatten()
             .min()

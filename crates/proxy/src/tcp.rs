@@ -9,8 +9,9 @@ use crate::reason::Refusal;
 use crate::shared::Shared;
 use crate::stash::Stash;
 use crate::tunnel::{Direction, Phase, Side, Tunnel, Upstream};
-use crate::upstream::{Attempt, Blame, Choice, Want, blame};
+use crate::upstream::{Attempt, Blame, Choice, Want, address_key, blame};
 use crate::wait::{RETRY_MS, Shortage, WaitQueue};
+use fourfold_balance::health::Outcome;
 use fourfold_base::Millis;
 use fourfold_base::slab::{Key, Slab};
 use fourfold_base::wheel::Wheel;
@@ -139,10 +140,17 @@ impl Tcp {
             let now = cx.net.now();
             let Some(tunnel) = self.tunnels.get(key) else { return true };
             let pool = usize::from(tunnel.pool);
-            let attempt = match cx.core.upstreams.attempt(pool, &Want::ANY, now) {
+            let client = tunnel.client;
+            let want = Want { key: key_of(cx, pool, client), ..Want::ANY };
+            let attempt = match cx.core.upstreams.attempt(pool, &want, now) {
                 Ok(Choice::Fresh(attempt)) => attempt,
                 // Nothing lies ready for a tunnel.
                 Ok(Choice::Warm(_)) => return false,
+                // A breaker is not waited for.
+                Err((Shortage::Breaker, _)) => {
+                    self.abandon(cx, key, Refusal::Breaker);
+                    return true;
+                }
                 Err((shortage, retry_at)) => {
                     self.expect(pool, shortage, retry_at, now);
                     return false;
@@ -226,11 +234,14 @@ impl Tcp {
         else {
             return;
         };
+        let latency_us = now.saturating_sub(tunnel.active) * 1000;
         (tunnel.phase, tunnel.active) = (Phase::Open, now);
-        let (client, server, pool) = (tunnel.client, tunnel.server, tunnel.pool);
-        let index = tunnel.upstream.as_ref().map_or(0, |upstream| upstream.server);
-        if let Some(state) = cx.core.shared.server(usize::from(pool), index as usize) {
-            state.succeeded();
+        let (client, server) = (tunnel.client, tunnel.server);
+        if let Some(who) = tunnel.answerer() {
+            if let Some(state) = cx.core.shared.server(who.pool, who.server) {
+                state.succeeded();
+            }
+            cx.core.report(who, Outcome::Success, latency_us, now);
         }
         cx.core.counters().connected.add(1);
         match Self::idle_timeout(cx.core, tunnel) {
@@ -430,6 +441,7 @@ impl Tcp {
             return;
         };
         let before = std::mem::replace(&mut tunnel.phase, Phase::Closing);
+        let unheard = tunnel.answerer().filter(|_| before == Phase::Connecting);
         cx.net.close(tunnel.client, client);
         // A failed attempt's socket has been closed already.
         if before != Phase::Failing {
@@ -437,6 +449,10 @@ impl Tcp {
         }
         self.wheel.cancel(key.slot);
         self.leave_queue(cx.core, key);
+        if let Some(who) = unheard {
+            let now = cx.net.now();
+            cx.core.report(who, Outcome::Shortage, 0, now);
+        }
     }
 
     fn on_closed<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, side: Side) {
@@ -520,10 +536,20 @@ impl Tcp {
     }
 }
 
+/// What a keyed algorithm goes by. The system call is paid by who has chosen one.
+fn key_of<N: Net>(cx: &mut Cx<'_, N>, pool: usize, client: Sock) -> Option<u64> {
+    let plan = cx.core.shared.plan.pools.get(pool)?;
+    if !plan.balance.is_keyed() {
+        return None;
+    }
+    Some(address_key(cx.net.peer_address(client).ok()?.ip()))
+}
+
 fn refusal_for(shortage: Option<Shortage>) -> Refusal {
     match shortage {
         Some(Shortage::Tuples) => Refusal::Tuples,
         Some(Shortage::Local) => Refusal::Local,
+        Some(Shortage::Breaker) => Refusal::Breaker,
         Some(Shortage::Servers) | None => Refusal::NoServer,
     }
 }

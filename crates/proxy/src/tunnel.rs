@@ -9,6 +9,7 @@
 //!                                    │ another path                      │ time-out, drain, refusal
 //! ```
 
+use crate::health::Answerer;
 use fourfold_base::Millis;
 use fourfold_engine::Sock;
 use fourfold_ports::{Lease, Release};
@@ -98,6 +99,16 @@ impl Tunnel {
             idle_timeout_s: 0,
             wait_until: 0,
         }
+    }
+
+    /// Whom it connects or is connected to.
+    pub fn answerer(&self) -> Option<Answerer> {
+        let Upstream { server, lease, .. } = self.upstream.as_ref()?;
+        Some(Answerer {
+            pool: usize::from(self.pool),
+            server: *server as usize,
+            source: lease.source_index(),
+        })
     }
 
     pub fn sock(&self, side: Side) -> Sock {

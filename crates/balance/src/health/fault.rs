@@ -72,6 +72,10 @@ impl Faults {
         reached_at: Option<Millis>,
     ) -> Fault {
         let path = self.note(now, server, source, reached_at);
+        // There is no other that could show that it was the path.
+        if sources <= 1 {
+            return Fault::Server;
+        }
         if path.others_reach {
             let elsewhere =
                 self.failing.iter().filter(|((_, from), path)| *from == source && path.others_reach);

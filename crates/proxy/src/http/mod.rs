@@ -8,6 +8,8 @@
 //! | `exchange` | a request's way: server, queue, retry, answer |
 //! | `upstream` | connections to servers, warm ones |
 //! | `respond` | the server's side: response heads, content, upgrades |
+//! | `place` | a request's place at a server, and what the server is judged by |
+//! | `key` | hash keys and sticky cookies (pure) |
 //! | `head`, `reply` | heads written anew, answers of our own (pure) |
 //!
 //! Refuses whatever has two interpretations, with an answer and a count. Its shard drives it with events.
@@ -15,6 +17,8 @@
 mod client;
 mod exchange;
 mod head;
+mod key;
+mod place;
 mod reply;
 mod respond;
 mod state;
@@ -24,6 +28,7 @@ use crate::core::Cx;
 use crate::shared::Shared;
 use crate::tcp::Tcp;
 use crate::wait::{RETRY_MS, WaitQueue};
+use fourfold_balance::retry::RetryBudget;
 use fourfold_base::Millis;
 use fourfold_base::prng::Prng;
 use fourfold_base::slab::{Key, Slab};
@@ -45,6 +50,8 @@ pub(crate) struct Http {
     due: Vec<u32>,
     queues: Vec<WaitQueue>,
     idle: Idle,
+    /// Per pool.
+    budgets: Vec<RetryBudget>,
     /// Per listener; copies of this shard's own, so that their counts are nobody else's.
     settings: Vec<Option<Arc<Settings>>>,
     request: h1::Request,
@@ -63,6 +70,7 @@ const SPARE_BYTES_MAX: usize = 4096;
 impl Http {
     pub fn new(shared: &Shared, shard: usize, now: Millis) -> Self {
         let settings = shared.plan.listeners.iter();
+        let pools = shared.plan.pools.iter();
         Self {
             clients: Slab::new(shared.connections_per_shard),
             exchanges: Slab::new(shared.connections_per_shard),
@@ -73,6 +81,7 @@ impl Http {
             due: Vec::new(),
             queues: shared.pools.iter().map(|_| WaitQueue::default()).collect(),
             idle: Idle::new(shared),
+            budgets: pools.map(|pool| RetryBudget::new(pool.http.retry_budget, now)).collect(),
             settings: settings.map(|one| one.http.as_deref().map(|http| Arc::new(http.clone()))).collect(),
             request: h1::Request::default(),
             response: h1::Response::default(),

@@ -1,0 +1,323 @@
+//! What all shards know together about a pool's servers: who is fit, and whose fault it was.
+//!
+//! Owns: the board that every shard writes its answers to, the machine behind a lock that judges them, and the lines and
+//! counts that follow. Refuses: to hold a shortage of this machine against a server.
+//! Driven by: shards with outcomes and checks; the pool's keeper, one of the shards, with the time.
+
+use crate::core::Core;
+use crate::counters::Counters;
+use crate::shared::Mail;
+use fourfold_balance::health::{Board, Change, Fault, Health, Notice, Outcome, Reason, Rules, Standing};
+use fourfold_base::Millis;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A path or a source that fails where others do not is left alone for so long, and again after its next failure.
+const PATH_EJECTED_MS: Millis = 10_000;
+
+#[derive(Debug)]
+pub struct PoolHealth {
+    pub board: Arc<Board>,
+    machine: Mutex<Health>,
+    /// Rules that only time can fulfil.
+    timed: bool,
+    /// When the machine has something to do; `Millis::MAX`: never.
+    due: AtomicU64,
+    avoided: Mutex<Vec<AvoidedPath>>,
+}
+
+/// A source that is not used towards a server, though others are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AvoidedPath {
+    pub source: IpAddr,
+    /// `None`: all servers of the pool.
+    pub server: Option<usize>,
+    pub until: Millis,
+}
+
+/// Avoided paths that a report tells of.
+const AVOIDED_MAX: usize = 64;
+
+impl PoolHealth {
+    pub(crate) fn new(rules: Rules, servers: usize) -> Self {
+        let streaks = rules.streaks;
+        let ejects =
+            [streaks.errors, streaks.gateway_errors, streaks.unreachable].iter().any(|limit| *limit > 0);
+        let timed = ejects || rules.breaker.is_some() || rules.success.is_some() || rules.latency.is_some();
+        let (machine, board) = Health::new(rules, servers, 0);
+        let due = if timed { machine.poll_timeout() } else { Millis::MAX };
+        Self {
+            board,
+            machine: Mutex::new(machine),
+            timed,
+            due: AtomicU64::new(due),
+            avoided: Mutex::default(),
+        }
+    }
+
+    /// Where not all paths are alike.
+    #[must_use]
+    pub fn avoided(&self, now: Millis) -> Vec<AvoidedPath> {
+        let mut avoided = self.avoided.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        avoided.retain(|path| now < path.until);
+        avoided
+    }
+
+    fn avoid(&self, new: AvoidedPath, now: Millis) {
+        let mut avoided = self.avoided.lock().unwrap_or_else(PoisonError::into_inner);
+        avoided.retain(|path| now < path.until && (path.source, path.server) != (new.source, new.server));
+        if avoided.len() < AVOIDED_MAX {
+            avoided.push(new);
+        }
+    }
+
+    pub(crate) fn set_sources(&self, server: usize, sources: u128) {
+        self.lock().set_sources(server, u32::try_from(sources).unwrap_or(u32::MAX));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Health> {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What has changed by `act`, and what it returned.
+    fn with<T>(&self, act: impl FnOnce(&mut Health) -> T) -> (T, Vec<Change>) {
+        let mut machine = self.lock();
+        let result = act(&mut machine);
+        let changes = std::iter::from_fn(|| machine.poll_change()).collect();
+        if self.timed {
+            self.due.store(machine.poll_timeout(), Relaxed);
+        }
+        (result, changes)
+    }
+
+    fn due(&self) -> Millis {
+        self.due.load(Relaxed)
+    }
+}
+
+/// Who answered, or did not.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answerer {
+    pub pool: usize,
+    pub server: usize,
+    /// Number of the source address that it was asked from.
+    pub source: u64,
+}
+
+impl Core {
+    /// What came of an attempt that the board had admitted. For nearly every answer a few atomic additions.
+    pub fn report(&mut self, who: Answerer, outcome: Outcome, latency_us: u64, now: Millis) -> Fault {
+        let shared = Arc::clone(&self.shared);
+        let Some(state) = shared.pools.get(who.pool) else { return Fault::Undecided };
+        if outcome != Outcome::Shortage {
+            self.upstreams.observe(who.pool, who.server, latency_us, outcome == Outcome::Success, now);
+        }
+        let source = who.source as u32;
+        match state.health.board.record(who.server, source, outcome, latency_us, now) {
+            None => Fault::Undecided,
+            Some(notice) => self.heed(who, notice, now),
+        }
+    }
+
+    fn heed(&mut self, who: Answerer, notice: Notice, now: Millis) -> Fault {
+        let shared = Arc::clone(&self.shared);
+        let Some(state) = shared.pools.get(who.pool) else { return Fault::Undecided };
+        let due = state.health.due();
+        let handle = |machine: &mut Health| machine.handle_notice(now, who.server, who.source as u32, notice);
+        let (fault, changes) = state.health.with(handle);
+        self.announce(who.pool, &changes, "", now);
+        // The keeper sleeps until what it knew.
+        if state.health.due() < due {
+            self.tell_keeper(who.pool);
+        }
+        match fault {
+            Fault::Path => self.blame_source(who, Some(who.server), now),
+            Fault::Source => self.blame_source(who, None, now),
+            Fault::Undecided | Fault::Server => {}
+        }
+        fault
+    }
+
+    /// The paths of a source to one server or to all are avoided, on every shard.
+    fn blame_source(&mut self, who: Answerer, server: Option<usize>, now: Millis) {
+        let Some(source) = self.upstreams.source_address(who.pool, who.server, who.source) else { return };
+        self.counters().paths_ejected.add(1);
+        let until = now + PATH_EJECTED_MS;
+        self.notice(&self.shared.notices.path, now, || {
+            let to = match server {
+                Some(server) => format!("server {}", self.address_text(who.pool, server)),
+                None => "several servers that others reach".into(),
+            };
+            format!("source {source} does not get through to {to}; other sources are used")
+        });
+        if let Some(state) = self.shared.pools.get(who.pool) {
+            state.health.avoid(AvoidedPath { source, server, until }, now);
+        }
+        self.upstreams.avoid(who.pool, server, source, until);
+        for (index, shard) in self.shared.shards.iter().enumerate() {
+            if index != self.shard {
+                shard.tell(Mail::Avoid { pool: who.pool, server, source, until });
+            }
+        }
+    }
+
+    /// The checks of a server have come to another conclusion.
+    pub fn checked(&mut self, pool: usize, server: usize, standing: Standing, why: &str, now: Millis) {
+        let shared = Arc::clone(&self.shared);
+        let Some(state) = shared.pools.get(pool) else { return };
+        let ((), changes) = state.health.with(|machine| machine.handle_check(server, standing));
+        self.announce(pool, &changes, why, now);
+    }
+
+    /// Ejections and breakers end, servers are compared.
+    pub fn on_health_turn(&mut self, now: Millis) {
+        let shared = Arc::clone(&self.shared);
+        for (pool, state) in self.kept(&shared) {
+            if state.health.due() <= now {
+                let ((), changes) = state.health.with(|machine| machine.handle_timeout(now));
+                self.announce(pool, &changes, "", now);
+            }
+        }
+    }
+
+    #[must_use]
+    pub fn health_due(&self) -> Option<Millis> {
+        let due = self.kept(&self.shared).map(|(_, state)| state.health.due()).min();
+        due.filter(|due| *due < Millis::MAX)
+    }
+
+    /// Pools whose time this shard keeps.
+    fn kept<'a>(
+        &self,
+        shared: &'a crate::shared::Shared,
+    ) -> impl Iterator<Item = (usize, &'a crate::shared::PoolState)> + use<'a> {
+        let (shard, shards) = (self.shard, shared.shards.len().max(1));
+        shared.pools.iter().enumerate().skip(shard).step_by(shards)
+    }
+
+    fn tell_keeper(&self, pool: usize) {
+        let keeper = pool % self.shared.shards.len().max(1);
+        if keeper != self.shard
+            && let Some(shard) = self.shared.shards.get(keeper)
+        {
+            shard.tell(Mail::Look);
+        }
+    }
+
+    fn announce(&mut self, pool: usize, changes: &[Change], why: &str, now: Millis) {
+        for change in changes {
+            self.count_change(change);
+            self.log_change(pool, change, why, now);
+            match change {
+                Change::Returned { server } | Change::Closed { server } | Change::CheckedUp { server } => {
+                    self.came_up(pool, *server, now);
+                }
+                Change::HalfOpened { .. } | Change::Panic { on: true } => self.freed(pool),
+                _ => {}
+            }
+        }
+    }
+
+    /// It is loaded slowly, and whoever waits is told, on every shard.
+    fn came_up(&mut self, pool: usize, server: usize, now: Millis) {
+        self.upstreams.came_up(pool, server, now);
+        self.freed(pool);
+        for (index, shard) in self.shared.shards.iter().enumerate() {
+            if index != self.shard {
+                shard.tell(Mail::Up { pool, server, since: now });
+            }
+        }
+    }
+
+    fn count_change(&self, change: &Change) {
+        let counters: &Counters = self.counters();
+        match change {
+            Change::Ejected { .. } => &counters.servers_ejected,
+            Change::NotEjected { .. } => &counters.servers_not_ejected,
+            Change::Returned { .. } => &counters.servers_returned,
+            Change::Opened { .. } => &counters.breakers_opened,
+            Change::Closed { .. } => &counters.breakers_closed,
+            Change::CheckedDown { .. } => &counters.servers_checked_down,
+            Change::CheckedUp { .. } => &counters.servers_checked_up,
+            Change::Panic { on: true } => &counters.pools_panicked,
+            Change::HalfOpened { .. } | Change::Panic { on: false } => return,
+        }
+        .add(1);
+    }
+
+    fn log_change(&self, pool: usize, change: &Change, why: &str, now: Millis) {
+        let name = self.shared.plan.pools.get(pool).map_or("", |pool| &pool.name);
+        let server = |server: &usize| self.address_text(pool, *server);
+        match change {
+            Change::Ejected { server: index, reason, until } => {
+                let (server, ms) = (server(index), until.saturating_sub(now));
+                tracing::warn!(
+                    pool = name,
+                    "server {server} is left out for {ms} ms: {}",
+                    reason_text(*reason)
+                );
+            }
+            Change::NotEjected { server: index, reason } => {
+                let (server, reason) = (server(index), reason_text(*reason));
+                tracing::warn!(
+                    pool = name,
+                    "server {server} stays in use, since enough are left out: {reason}"
+                );
+            }
+            Change::Returned { server: index } => {
+                tracing::info!(pool = name, "server {} is used again", server(index));
+            }
+            Change::Opened { server: index, until } => {
+                let (server, ms) = (server(index), until.saturating_sub(now));
+                tracing::warn!(
+                    pool = name,
+                    "server {server} fails too many requests: none for {ms} ms (breaker)"
+                );
+            }
+            Change::HalfOpened { server: index } => {
+                tracing::info!(
+                    pool = name,
+                    "server {} is tried with a few requests (breaker)",
+                    server(index)
+                );
+            }
+            Change::Closed { server: index } => {
+                tracing::info!(pool = name, "server {} answers again (breaker closed)", server(index));
+            }
+            Change::CheckedDown { server: index } => {
+                tracing::warn!(pool = name, "server {} is down: {why}", server(index));
+            }
+            Change::CheckedUp { server: index } => {
+                tracing::info!(pool = name, "server {} is up: {why}", server(index));
+            }
+            Change::Panic { on: true } => {
+                tracing::warn!(pool = name, "too few servers are fit (panic_threshold): all are used");
+            }
+            Change::Panic { on: false } => {
+                tracing::info!(pool = name, "enough servers are fit again: the others are left out");
+            }
+        }
+    }
+
+    /// As the configuration names it.
+    pub fn address_text(&self, pool: usize, server: usize) -> String {
+        let plan = self.shared.plan.pools.get(pool).and_then(|pool| pool.servers.get(server));
+        plan.map_or_else(String::new, |server| server.address.to_string())
+    }
+}
+
+fn reason_text(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Errors => "so many failures in a row (outlier.failures)",
+        Reason::GatewayErrors => "so many 502, 503, 504 or worse in a row (outlier.gateway_failures)",
+        Reason::Unreachable => "so many times in a row no answer at all (outlier.unreachable)",
+        Reason::SuccessRate => "fewer good answers than the pool's median (outlier.success_gap)",
+        Reason::Latency => "slower than the pool's median (outlier.latency)",
+    }
+}
+
+/// A path that is to be avoided, as it is told to other shards.
+pub(crate) fn applies(server: Option<usize>, index: usize) -> bool {
+    server.is_none_or(|server| server == index)
+}
