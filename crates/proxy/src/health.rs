@@ -4,12 +4,13 @@
 //! counts that follow. Refuses: to hold a shortage of this machine against a server.
 //! Driven by: shards with outcomes and checks; the pool's keeper, one of the shards, with the time.
 
+use crate::check::{Place, sources};
 use crate::core::Core;
 use crate::counters::Counters;
-use crate::shared::Mail;
+use crate::shared::{Mail, PoolState, Target};
 use fourfold_balance::health::{Board, Change, Fault, Health, Notice, Outcome, Reason, Rules, Standing};
 use fourfold_base::Millis;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -25,6 +26,15 @@ pub struct PoolHealth {
     /// When the machine has something to do; `Millis::MAX`: never.
     due: AtomicU64,
     avoided: Mutex<Vec<AvoidedPath>>,
+    /// Per server, what its checks came to.
+    checked: Mutex<Vec<Checked>>,
+}
+
+/// By source, at this address.
+#[derive(Clone, Debug, Default)]
+struct Checked {
+    address: Option<SocketAddr>,
+    paths: Vec<Standing>,
 }
 
 /// A source that is not used towards a server, though others are.
@@ -53,7 +63,43 @@ impl PoolHealth {
             timed,
             due: AtomicU64::new(due),
             avoided: Mutex::default(),
+            checked: Mutex::new(vec![Checked::default(); servers]),
         }
+    }
+
+    /// A server has got an address, whose paths are to be checked anew.
+    pub(crate) fn reset_checks(&self, server: usize, target: Option<&Target>) {
+        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(own) = checked.get_mut(server) else { return };
+        if own.address == target.map(|target| target.address) {
+            return;
+        }
+        let paths = target.map_or(0, |target| sources(target.space.sources().len()).count());
+        *own =
+            Checked { address: target.map(|target| target.address), paths: vec![Standing::Checking; paths] };
+        drop(checked);
+        self.with(|machine| machine.handle_check(server, Standing::Checking));
+    }
+
+    /// What the server's paths say together; `None`: nothing that is still of interest.
+    fn note_check(&self, place: &Place, standing: Standing) -> Option<Standing> {
+        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = checked.get_mut(place.server).filter(|own| own.address == Some(place.address))?;
+        *own.paths.get_mut(place.source.unwrap_or(0) as usize)? = standing;
+        Some(Standing::of_server(own.paths.iter().copied()))
+    }
+
+    fn server_standing(&self, server: usize) -> Standing {
+        let checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        let paths = checked.get(server).map(|own| own.paths.as_slice()).unwrap_or_default();
+        Standing::of_server(paths.iter().copied())
+    }
+
+    /// Whether no server answers this source, though one answers another.
+    fn source_fails_everywhere(&self, source: u64) -> bool {
+        let checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut asked = checked.iter().filter_map(|own| own.paths.get(source as usize));
+        checked.len() > 1 && asked.all(|standing| *standing == Standing::Down)
     }
 
     /// Where not all paths are alike.
@@ -151,23 +197,72 @@ impl Core {
             };
             format!("source {source} does not get through to {to}; other sources are used")
         });
-        if let Some(state) = self.shared.pools.get(who.pool) {
-            state.health.avoid(AvoidedPath { source, server, until }, now);
+        self.avoid(who.pool, AvoidedPath { source, server, until }, now);
+    }
+
+    fn avoid(&mut self, pool: usize, path: AvoidedPath, now: Millis) {
+        if let Some(state) = self.shared.pools.get(pool) {
+            state.health.avoid(path, now);
         }
-        self.upstreams.avoid(who.pool, server, source, until);
+        let AvoidedPath { source, server, until } = path;
+        self.upstreams.avoid(pool, server, source, until);
         for (index, shard) in self.shared.shards.iter().enumerate() {
             if index != self.shard {
-                shard.tell(Mail::Avoid { pool: who.pool, server, source, until });
+                shard.tell(Mail::Avoid { pool, server, source, until });
             }
         }
     }
 
-    /// The checks of a server have come to another conclusion.
-    pub fn checked(&mut self, pool: usize, server: usize, standing: Standing, why: &str, now: Millis) {
+    /// The checks of a path have come to another conclusion.
+    pub fn checked(&mut self, place: &Place, standing: Standing, why: &str, now: Millis) {
         let shared = Arc::clone(&self.shared);
-        let Some(state) = shared.pools.get(pool) else { return };
-        let ((), changes) = state.health.with(|machine| machine.handle_check(server, standing));
-        self.announce(pool, &changes, why, now);
+        let Some(state) = shared.pools.get(place.pool) else { return };
+        let Some(server) = state.health.note_check(place, standing) else { return };
+        let ((), changes) = state.health.with(|machine| machine.handle_check(place.server, server));
+        self.announce(place.pool, &changes, why, now);
+        match (standing, server) {
+            (Standing::Down, Standing::Up) => {
+                self.say_path_fails(place, state, why);
+                self.still_failing(place, now);
+            }
+            (Standing::Up, _) => self.keep_away(place, 0, now),
+            _ => {}
+        }
+    }
+
+    /// A path fails while others to its server do not: it is avoided until well after its next check.
+    pub fn still_failing(&mut self, place: &Place, now: Millis) {
+        let shared = Arc::clone(&self.shared);
+        let (Some(state), Some(plan)) = (shared.pools.get(place.pool), shared.plan.pools.get(place.pool))
+        else {
+            return;
+        };
+        let Some(check) = plan.health.active.as_ref() else { return };
+        if state.health.server_standing(place.server) == Standing::Up {
+            let rules = check.rules;
+            self.keep_away(place, now + 2 * rules.interval_ms + rules.timeout_ms, now);
+        }
+    }
+
+    fn keep_away(&mut self, place: &Place, until: Millis, now: Millis) {
+        let Some(number) = place.source else { return };
+        if let Some(source) = self.upstreams.source_address(place.pool, place.server, number) {
+            self.avoid(place.pool, AvoidedPath { source, server: Some(place.server), until }, now);
+        }
+    }
+
+    fn say_path_fails(&self, place: &Place, state: &PoolState, why: &str) {
+        let Some(number) = place.source else { return };
+        let source = self.upstreams.source_address(place.pool, place.server, number);
+        let Some(source) = source else { return };
+        self.counters().paths_ejected.add(1);
+        let server = self.address_text(place.pool, place.server);
+        match state.health.source_fails_everywhere(number) {
+            true => tracing::warn!("source {source} gets through to no server, others do: {why}"),
+            false => {
+                tracing::warn!("source {source} does not get through to server {server}, others do: {why}")
+            }
+        }
     }
 
     /// Ejections and breakers end, servers are compared.
@@ -191,7 +286,7 @@ impl Core {
     fn kept<'a>(
         &self,
         shared: &'a crate::shared::Shared,
-    ) -> impl Iterator<Item = (usize, &'a crate::shared::PoolState)> + use<'a> {
+    ) -> impl Iterator<Item = (usize, &'a PoolState)> + use<'a> {
         let (shard, shards) = (self.shard, shared.shards.len().max(1));
         shared.pools.iter().enumerate().skip(shard).step_by(shards)
     }

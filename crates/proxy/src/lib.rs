@@ -6,6 +6,7 @@
 //! [access log](access)'s writer in a thread of its own.
 
 pub mod access;
+mod check;
 mod core;
 mod counters;
 mod health;

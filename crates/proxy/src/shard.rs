@@ -2,6 +2,7 @@
 //!
 //! The engine drives it with events, the control plane with [`Mail`].
 
+use crate::check::Checks;
 use crate::core::{Core, Cx};
 use crate::http::Http;
 use crate::owner::{self, Tag};
@@ -26,6 +27,7 @@ pub struct Proxy {
     core: Core,
     tcp: Tcp,
     http: Http,
+    checks: Checks,
     accept_retry_at: Option<Millis>,
     headroom_at: Millis,
     drain: Option<Drain>,
@@ -43,10 +45,12 @@ struct Drain {
 
 impl Proxy {
     pub fn new(shared: Arc<Shared>, shard: usize, now: Millis) -> Self {
+        let core = Core::new(shared, shard);
         Self {
-            tcp: Tcp::new(&shared, now),
-            http: Http::new(&shared, shard, now),
-            core: Core::new(shared, shard),
+            tcp: Tcp::new(&core.shared, now),
+            http: Http::new(&core.shared, shard, now),
+            checks: Checks::new(&core, now),
+            core,
             accept_retry_at: None,
             headroom_at: now,
             drain: None,
@@ -59,7 +63,7 @@ impl Proxy {
         self.tcp.len() + self.http.len()
     }
     pub fn is_empty(&self) -> bool {
-        self.tcp.is_empty() && self.http.is_empty()
+        self.tcp.is_empty() && self.http.is_empty() && self.checks.is_idle()
     }
     /// Clients in queues at present.
     pub fn waiting(&self) -> usize {
@@ -166,6 +170,7 @@ impl Proxy {
             }
         }
         let cx = &mut Cx { net: &mut *net, core: &mut self.core };
+        self.checks.stop(cx);
         self.http.drain(cx);
         if deadline <= net.now() {
             self.cut(net);
@@ -214,6 +219,7 @@ impl<N: Net> Handler<N> for Proxy {
                     Some((key, Tag::TunnelServer)) => self.tcp.on_event(cx, key, Side::Server, event),
                     Some((key, Tag::HttpClient)) => self.http.on_client(cx, key, event),
                     Some((key, Tag::HttpUpstream)) => self.http.on_upstream(cx, &mut self.tcp, key, event),
+                    Some((key, Tag::Check)) => self.checks.on_event(cx, key, event),
                     None => drop_event(net, event),
                 }
             }
@@ -243,6 +249,7 @@ impl<N: Net> App<N> for Proxy {
             Mail::Wake { pool } => self.woken(net, pool),
             Mail::Target { pool, server } => {
                 self.core.upstreams.refresh(pool, server);
+                self.checks.refresh(&mut Cx { net: &mut *net, core: &mut self.core }, pool, server);
                 self.pump(net, pool);
             }
             Mail::Up { pool, server, since } => {
@@ -266,6 +273,7 @@ impl<N: Net> App<N> for Proxy {
         let cx = &mut Cx { net, core: &mut self.core };
         self.tcp.on_turn(cx);
         self.http.on_turn(cx);
+        self.checks.on_turn(cx);
         if self.accept_retry_at.is_some_and(|at| at <= now) {
             self.accept_retry_at = None;
             if self.drain.is_none() {
@@ -288,11 +296,8 @@ impl<N: Net> App<N> for Proxy {
             0 => (!drain.cut).then_some(drain.deadline),
             _ => Some(0),
         });
-        let health = self.core.health_due();
-        [self.tcp.poll_timeout(), self.http.poll_timeout(), self.accept_retry_at, health, drain]
-            .into_iter()
-            .flatten()
-            .min()
+        let features = [self.tcp.poll_timeout(), self.http.poll_timeout(), self.checks.poll_timeout()];
+        features.into_iter().chain([self.accept_retry_at, self.core.health_due(), drain]).flatten().min()
     }
 
     fn is_finished(&self) -> bool {

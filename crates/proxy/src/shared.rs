@@ -57,7 +57,7 @@ pub enum Mail {
     Target { pool: usize, server: usize },
     /// A server has come up, and is to be loaded slowly.
     Up { pool: usize, server: usize, since: Millis },
-    /// A source does not get through to a server, or to any; others do.
+    /// A source does not get through to a server, or to any; others do. `until` 0: it does again.
     Avoid { pool: usize, server: Option<usize>, source: IpAddr, until: Millis },
     /// Something is due earlier than it was.
     Look,
@@ -410,6 +410,9 @@ impl Shared {
         let Some(state) = self.server(pool, server) else { return Ok(()) };
         if let (Some(target), Some(pool)) = (&target, self.pools.get(pool)) {
             pool.health.set_sources(server, target.space.sources().len());
+        }
+        if let Some(pool) = self.pools.get(pool) {
+            pool.health.reset_checks(server, target.as_ref());
         }
         *state.target.lock().unwrap_or_else(PoisonError::into_inner) = target;
         for shard in &self.shards {

@@ -1,5 +1,6 @@
 //! From a pool to a path: which server, which tuple; and what a failure says about either.
 
+use crate::check::Place;
 use crate::health::applies;
 use crate::shared::{PoolState, Shared, Target};
 use crate::wait::Shortage;
@@ -271,13 +272,16 @@ impl Upstreams {
         }
     }
 
-    /// Keeps a source that does not get through out of the way, to one server or to all.
+    /// Keeps a source that does not get through out of the way, to one server or to all; `until` 0: no longer.
     pub fn avoid(&mut self, pool: usize, server: Option<usize>, source: IpAddr, until: Millis) {
         let Some(pool) = self.pools.get(pool) else { return };
         for (_, path) in pool.servers.iter().enumerate().filter(|(index, _)| applies(server, *index)) {
             let Some(path) = path.and_then(|path| self.paths.get_mut(path as usize)) else { continue };
             if let Some(index) = path.target.space.sources().index_of(source) {
-                path.slice.eject_source(index, until);
+                match until {
+                    0 => path.slice.readmit_source(index),
+                    _ => drop(path.slice.eject_source(index, until)),
+                }
             }
         }
     }
@@ -301,6 +305,26 @@ impl Upstreams {
         if let Some(state) = self.shared.server(pool, server as usize) {
             state.dismiss();
         }
+        if let Some(path) = self.paths.get_mut(path as usize) {
+            path.slice.release(lease, now, release);
+        }
+    }
+
+    /// A tuple for a check: index of its path, and how it is pinned.
+    pub fn check_way(&mut self, place: &Place, now: Millis) -> Option<(u32, Lease, Local)> {
+        let index = self.pools.get(place.pool)?.servers.get(place.server).copied().flatten()?;
+        let path = self.paths.get_mut(index as usize)?;
+        let lease = match place.source {
+            Some(source) => path.slice.lease_from(now, source),
+            None => path.slice.lease(now),
+        };
+        let lease = lease.ok()?;
+        let local = path.target.local(lease.source_index(), lease.port());
+        Some((index, lease, local))
+    }
+
+    /// Of a connection that has no place at a server.
+    pub fn give_lease_back(&mut self, path: u32, lease: Lease, release: Release, now: Millis) {
         if let Some(path) = self.paths.get_mut(path as usize) {
             path.slice.release(lease, now, release);
         }
