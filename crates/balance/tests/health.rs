@@ -66,11 +66,13 @@ mod checks {
     #[test]
     fn results_that_contradict_are_followed_up_fast() {
         let mut check = Check::new(RULES, 3, 0);
-        let times: Vec<u64> =
-            run(&mut check, &[OK, OK, BAD, BAD, BAD, BAD]).into_iter().map(|seen| seen.0).collect();
+        let times: Vec<u64> = run(&mut check, &[OK, OK, BAD, BAD, BAD, BAD, Outcome::Shortage, BAD])
+            .into_iter()
+            .map(|seen| seen.0)
+            .collect();
         let gaps: Vec<u64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
         let within = |gap: u64, interval: u64| gap.abs_diff(interval) <= interval / 10;
-        for (gap, interval) in gaps.into_iter().zip([5000, 5000, 1000, 1000, 5000]) {
+        for (gap, interval) in gaps.into_iter().zip([5000, 5000, 1000, 1000, 5000, 5000, 1000]) {
             assert!(within(gap, interval), "{times:?}");
         }
     }
@@ -121,14 +123,22 @@ impl Pool {
         Pool { health, board, now: 0, changes: Vec::new(), notices: 0 }
     }
 
+    /// A connection from `source` and, if it comes about, a request on it.
     fn record_from(&mut self, source: u32, server: usize, outcome: Outcome) -> Fault {
+        if !matches!(outcome, Outcome::Unreachable | Outcome::Shortage) {
+            let notice = self.board.connected(server, source, self.now);
+            self.tell(server, source, notice);
+        }
         self.record_after(source, server, outcome, 1000)
     }
 
     fn record_after(&mut self, source: u32, server: usize, outcome: Outcome, latency_us: u64) -> Fault {
-        let Some(notice) = self.board.record(server, source, outcome, latency_us, self.now) else {
-            return Fault::Undecided;
-        };
+        let notice = self.board.record(server, outcome, latency_us);
+        self.tell(server, source, notice)
+    }
+
+    fn tell(&mut self, server: usize, source: u32, notice: Option<Notice>) -> Fault {
+        let Some(notice) = notice else { return Fault::Undecided };
         self.notices += 1;
         let fault = self.health.handle_notice(self.now, server, source, notice);
         self.collect();
@@ -182,7 +192,9 @@ mod ejection {
             (Streaks { gateway_errors: 3, ..OFF }, Outcome::ServerError, None),
             (Streaks { gateway_errors: 3, ..OFF }, Outcome::GatewayError, Some(Reason::GatewayErrors)),
             (Streaks { gateway_errors: 3, ..OFF }, Outcome::Unreachable, Some(Reason::GatewayErrors)),
+            (Streaks { gateway_errors: 3, ..OFF }, Outcome::NoAnswer, Some(Reason::GatewayErrors)),
             (Streaks { unreachable: 3, ..OFF }, Outcome::GatewayError, None),
+            (Streaks { unreachable: 3, ..OFF }, Outcome::NoAnswer, None),
             (Streaks { unreachable: 3, ..OFF }, Outcome::Unreachable, Some(Reason::Unreachable)),
             (OFF, Outcome::ServerError, None),
         ];
@@ -254,6 +266,17 @@ mod ejection {
         assert!(
             matches!(pool.changes.last(), Some(Change::Ejected { until, .. }) if *until == pool.now + 30_000)
         );
+    }
+
+    #[test]
+    fn what_was_on_its_way_when_it_was_ejected_is_not_held_against_it_later() {
+        let mut pool = Pool::new(only(Streaks { errors: 5, ..OFF }), 2);
+        pool.record(0, Outcome::ServerError, 5 + 4);
+        pool.advance(30_000);
+        pool.record(0, Outcome::ServerError, 4);
+        assert!(pool.usable(0));
+        pool.record(0, Outcome::ServerError, 1);
+        assert!(!pool.usable(0));
     }
 
     #[test]
@@ -444,6 +467,48 @@ mod fault {
     }
 
     #[test]
+    fn failures_before_a_success_do_not_add_up() {
+        let mut pool = pool(4, 16);
+        for source in 0..12 {
+            pool.now += 1;
+            assert_eq!(pool.record_from(source, 1, Outcome::Unreachable), Fault::Undecided);
+            if source % 2 == 1 {
+                pool.now += 1;
+                pool.record_from(15, 1, Outcome::Success);
+            }
+        }
+    }
+
+    #[test]
+    fn a_server_that_dies_is_the_server_though_a_source_had_failed_before() {
+        let mut pool = pool(2, 2);
+        for _ in 0..3 {
+            pool.now += 1;
+            pool.record_from(0, 0, Outcome::Unreachable);
+            pool.now += 1;
+            pool.record_from(1, 0, Outcome::Success);
+        }
+        pool.now += 1;
+        assert_eq!(pool.record_from(0, 0, Outcome::Unreachable), Fault::Path);
+        pool.now += 1;
+        assert_eq!(pool.record_from(1, 0, Outcome::Unreachable), Fault::Server);
+        pool.now += 1;
+        assert_eq!(pool.record_from(0, 0, Outcome::Unreachable), Fault::Server);
+    }
+
+    #[test]
+    fn answers_on_old_connections_do_not_show_that_there_is_a_way() {
+        let mut pool = pool(2, 16);
+        let mut faults = Vec::new();
+        for source in 0..4 {
+            pool.now += 1;
+            pool.record_after(9, 0, Outcome::Success, 1000);
+            faults.push(pool.record_from(source, 0, Outcome::Unreachable));
+        }
+        assert_eq!(faults, [Fault::Undecided, Fault::Undecided, Fault::Server, Fault::Server]);
+    }
+
+    #[test]
     fn with_a_single_source_there_is_nobody_else_to_blame() {
         let mut pool = pool(2, 1);
         assert_eq!(pool.record_from(0, 0, Outcome::Unreachable), Fault::Server);
@@ -616,7 +681,7 @@ proptest! {
         servers in 1..12usize,
         max_percent in 0..=100u32,
         panic_percent in 0..=100u32,
-        steps in proptest::collection::vec((0..12usize, 0..5u32, 0..5u8, 0..3000u64), 1..400),
+        steps in proptest::collection::vec((0..12usize, 0..5u32, 0..6u8, 0..3000u64), 1..400),
     ) {
         let rules = Rules {
             ejection: EjectionRules { max_percent, ..EjectionRules::default() },
@@ -631,10 +696,10 @@ proptest! {
         let mut ejected = std::collections::HashSet::new();
         for (server, source, outcome, ms) in steps {
             let outcomes =
-                [Outcome::Success, Outcome::ServerError, Outcome::GatewayError, Outcome::Unreachable, Outcome::Shortage];
+                [Outcome::Success, Outcome::ServerError, Outcome::GatewayError, Outcome::Unreachable, Outcome::Shortage, Outcome::NoAnswer];
             let server = server % servers;
             if pool.board.admit(server) {
-                pool.record_after(source, server, outcomes[usize::from(outcome)], ms * 10);
+                pool.record_from(source, server, outcomes[usize::from(outcome)]);
             }
             pool.advance(ms);
             for change in std::mem::take(&mut pool.changes) {

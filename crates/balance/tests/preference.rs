@@ -279,8 +279,11 @@ fn peak_ewma_believes_a_peak_at_once_and_forgets_it_slowly() {
 #[test]
 fn a_server_that_fails_fast_is_not_a_fast_server() {
     let mut picker = ewma(&[10, 10]);
-    picker.observe(0, 100, false, 1000);
-    assert!((0..100).all(|_| picker.pick(at(1), |_| Some(0)) == Some(1)));
+    for now in (0..60_000).step_by(200) {
+        picker.observe(0, 100, false, now * 1000);
+        picker.observe(1, 10_000, true, now * 1000);
+        assert_eq!(picker.pick(at(now), |_| Some(0)), Some(1), "after {now} ms");
+    }
 }
 
 #[test]
@@ -298,4 +301,16 @@ fn long_silence_leaves_peak_ewma_with_the_connections() {
     let mut picker = ewma(&[10, 10]);
     let later = 3_600_000;
     assert!((0..100).all(|_| picker.pick(at(later), |server| Some([100, 3][server])) == Some(1)));
+}
+
+#[test]
+fn a_server_long_silent_is_not_flooded_for_it() {
+    let mut picker = ewma(&[10, 10]);
+    let later = 3_600_000;
+    for _ in 0..100 {
+        picker.observe(1, 10_000, true, later * 1000);
+    }
+    // A tenth of what is usual is all that the silence is worth.
+    assert_eq!(picker.pick(at(later), |server| Some([20, 0][server])), Some(1));
+    assert_eq!(picker.pick(at(later), |server| Some([5, 0][server])), Some(0));
 }

@@ -26,7 +26,8 @@ pub enum Command {
     #[command(
         after_help = "Examples:\n  fourfold run fourfold.toml\n  fourfold run --listen 0.0.0.0:8080 --to 10.0.1.1:9000 \
                             --source 10.0.0.10-10.0.0.25 --max-connections 1M\n\nSignals:\n  SIGTERM, SIGINT  stop accepting, \
-                            drain until drain_timeout; a second one stops now\n  SIGUSR1          print counters and headroom"
+                            drain until drain_timeout; a second one stops now\n  SIGUSR1          print counters and headroom\n  \
+                            SIGUSR2          open access logs anew, after they were renamed"
     )]
     Run(RunArgs),
     /// Check a configuration and start nothing; exit status 0 valid, 1 errors, 2 usage
@@ -207,7 +208,7 @@ pub enum LoadCommand {
                             fourfold load http 127.0.0.1:8080 --path /bytes/10240 --rate 20_000 --verify pattern\n  \
                             fourfold load http 127.0.0.1:8080 --connections 100k --interval 10s --source 127.0.0.2-127.0.0.9\n\n\
                             A request counts from when it was intended: with --rate and --interval also while no connection is \
-                            free for it.\n\nExit status: 0 all answered with a status below 400, 1 not, 2 wrong usage")]
+                            free for it.\n\nSignals:\n  SIGUSR1  print the counters as JSON\n\nExit status: 0 all answered with a status below 400, 1 not, 2 wrong usage")]
     Http(HttpLoadArgs),
     /// WebSockets, each proven by a message that an echoing address sends back, then held or driven
     Ws(WsLoadArgs),

@@ -18,6 +18,7 @@ pub fn facts() -> Option<Machine> {
         tw_reuse_delay_ms: machine::sysctl_number("net.ipv4.tcp_tw_reuse_delay").unwrap_or(1000),
         // The standard library's hash keys come from the kernel's random numbers.
         seed: RandomState::new().hash_one(std::process::id()),
+        secret: [RandomState::new().hash_one(0), RandomState::new().hash_one(1)],
         tcp_timestamps: machine::sysctl_number("net.ipv4.tcp_timestamps").unwrap_or(0) != 0,
     })
 }

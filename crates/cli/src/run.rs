@@ -6,8 +6,9 @@ use anyhow::Context;
 use fourfold_base::Millis;
 use fourfold_config::{Checked, EngineChoice, Flags, LogFormat, LogLevel, Plan};
 use fourfold_engine::{Demand, Engine, Limits, Listen, Shard, ShardPlan, choose_engine, plan_shards, spawn};
-use fourfold_proxy::{AvoidedPath, Mail, Proxy, Shared, Totals};
-use fourfold_sys::clock::monotonic_ms;
+use fourfold_proxy::access::Writer;
+use fourfold_proxy::{AvoidedPath, Mail, Proxy, Shared, SharedLog, Totals};
+use fourfold_sys::clock::{monotonic_ms, monotonic_us};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,6 +75,7 @@ pub struct Instance {
     pub shared: Arc<Shared>,
     pub shards: Vec<Shard<Proxy, Mail>>,
     pub layout: ShardPlan,
+    logs: Vec<Writer>,
 }
 
 impl Instance {
@@ -119,12 +121,13 @@ impl Instance {
             layout.connections_per_shard as usize,
         )?;
         shared.set_literal_targets()?;
+        let logs = shared.logs.iter().map(start_log).collect::<anyhow::Result<_>>()?;
         let now = monotonic_ms();
         let shards = spawn(&layout, &listen, |index| Proxy::new(Arc::clone(&shared), index, now))?;
         for (state, shard) in shared.shards.iter().zip(&shards) {
             state.set_sender(shard.sender.clone());
         }
-        Ok(Self { shared, shards, layout })
+        Ok(Self { shared, shards, layout, logs })
     }
 
     /// Ends gracefully; `deadline` is when what is left is reset.
@@ -144,17 +147,39 @@ impl Instance {
         self.shards.iter().all(|shard| shard.thread.is_finished())
     }
 
-    /// The first shard that ended by an error, if any did.
+    /// Log files were renamed: opens them anew.
+    fn reopen_logs(&self) {
+        self.logs.iter().for_each(Writer::reopen);
+    }
+
+    /// The first shard that ended by an error, if any did. What shards have logged is written.
     pub fn join(self) -> anyhow::Result<()> {
-        for (index, shard) in self.shards.into_iter().enumerate() {
-            match shard.thread.join() {
-                Ok(Ok(_)) => {}
-                Ok(Err(errno)) => anyhow::bail!("shard {index} failed: {errno}"),
-                Err(_) => anyhow::bail!("shard {index} panicked"),
+        let ended = join_shards(self.shards);
+        for (log, SharedLog { target, .. }) in self.logs.into_iter().zip(&self.shared.logs) {
+            if !log.stop(LOG_PATIENCE) {
+                tracing::warn!("access log {target}: it takes no more lines; what was left is lost");
             }
         }
-        Ok(())
+        ended
     }
+}
+
+/// How long a log may take to be written when the program ends.
+const LOG_PATIENCE: Duration = Duration::from_secs(5);
+
+fn start_log(log: &SharedLog) -> anyhow::Result<Writer> {
+    let started = Writer::start(Arc::clone(&log.queue), log.target.clone(), monotonic_us);
+    started.with_context(|| format!("opening the access log {}", log.target))
+}
+
+fn join_shards(shards: Vec<Shard<Proxy, Mail>>) -> anyhow::Result<()> {
+    let join = |(index, shard): (usize, Shard<Proxy, Mail>)| match shard.thread.join() {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(errno)) => Err(anyhow::anyhow!("shard {index} failed: {errno}")),
+        Err(_) => Err(anyhow::anyhow!("shard {index} panicked")),
+    };
+    let ended: Vec<_> = shards.into_iter().enumerate().map(join).collect();
+    ended.into_iter().collect()
 }
 
 fn serve(instance: Instance) -> anyhow::Result<()> {
@@ -185,6 +210,7 @@ async fn control(instance: &Instance) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
     let mut report = signal(SignalKind::user_defined1()).context("SIGUSR1")?;
+    let mut reopen = signal(SignalKind::user_defined2()).context("SIGUSR2")?;
     let mut hangup = signal(SignalKind::hangup()).context("SIGHUP")?;
     tokio::spawn(targets::follow(Arc::clone(&instance.shared)));
     tokio::spawn(foreign::follow(Arc::clone(&instance.shared)));
@@ -196,6 +222,7 @@ async fn control(instance: &Instance) -> anyhow::Result<()> {
             _ = terminate.recv() => stop(instance, &mut draining),
             _ = interrupt.recv() => stop(instance, &mut draining),
             _ = report.recv() => print_report(&instance.shared),
+            _ = reopen.recv() => instance.reopen_logs(),
             _ = hangup.recv() => tracing::warn!("SIGHUP: reloading is not available in this version"),
             _ = poll.tick() => {
                 if instance.is_finished() {
@@ -231,6 +258,11 @@ fn print_report(shared: &Shared) {
             room.foreign,
             room.total
         );
+    }
+    for log in &shared.logs {
+        let stats = log.queue.stats();
+        let (written, dropped, lost) = (stats.written, stats.dropped, stats.lost);
+        tracing::info!("access log {}: written={written} dropped={dropped} lost={lost}", log.target);
     }
     let now = monotonic_ms();
     for (pool, state) in shared.plan.pools.iter().zip(&shared.pools) {

@@ -16,7 +16,7 @@ use toml::de::{DeTable, DeValue};
 use crate::diagnostic::{Code, DIAGNOSTICS_KEPT_MAX, Diagnostic, Diagnostics, Place};
 use crate::value::quote;
 
-/// Nothing in the schema nests deeper than list in table in list in table in list; what does is not looked into.
+/// The deepest in the schema are a listener's route's conditions and header changes; what is deeper is not looked into.
 const DEPTH_MAX: usize = 8;
 /// Longer lists are cut, which the schema reports: every list has a smaller limit of its own.
 const ITEMS_MAX: usize = 65_536;

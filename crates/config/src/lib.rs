@@ -44,7 +44,7 @@ mod value;
 pub use diagnostic::{
     Code, DIAGNOSTICS_KEPT_MAX, DIAGNOSTICS_PRINTED_MAX, Diagnostic, Diagnostics, Severity,
 };
-pub use explain::{Explanation, Question, explain};
+pub use explain::{Explanation, Outcome, Question, Taken, explain};
 pub use flags::{FLAGS_POOL_NAME, Flags, from_flags};
 pub use fourfold_balance::Algorithm;
 pub use fourfold_ports::{PortSpan, SourceSet};

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use fourfold_config::{CONFIG_BYTES_MAX, Checked, Code, Diagnostics, Severity, parse};
+use fourfold_config::{CONFIG_BYTES_MAX, Checked, Code, Diagnostics, Severity, json_schema, parse};
 
 fn configs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/configs")
@@ -67,6 +67,39 @@ fn every_bad_file_is_refused_with_its_own_message() {
     let without_a_file = [Code::TooLarge, Code::TooMany, Code::Internal, Code::Unreadable].map(Code::as_str);
     for code in Code::ALL.iter().map(|code| code.as_str()).filter(|code| !without_a_file.contains(code)) {
         assert!(codes.contains(code), "no file shows {code}");
+    }
+}
+
+/// Every key of the table has at least one wrong case that points at it.
+#[test]
+fn every_key_has_a_wrong_case() {
+    let mut shown: HashSet<String> = HashSet::new();
+    for path in files_in("bad") {
+        let found = run(&path).unwrap_err();
+        shown.extend(found.iter().map(|item| without_indices(&item.key)));
+    }
+    let mut keys = Vec::new();
+    keys_of(&json_schema(), "", &mut keys);
+    assert!(keys.len() > 150, "{}", keys.len());
+    // Keys of the user's stand below the table that they are in.
+    let of_user = |key: &str| key.ends_with(".set") || key.ends_with(".add");
+    let below = |key: &str| shown.iter().any(|one| one.starts_with(&format!("{key}.")));
+    let is_shown = |key: &&String| shown.contains(*key) || (of_user(key) && below(key));
+    let without: Vec<&String> = keys.iter().filter(|key| !is_shown(key)).collect();
+    assert!(without.is_empty(), "no file under bad/ is wrong about {without:?}");
+}
+
+/// `listener[0].route[1].path` as `listener.route.path`.
+fn without_indices(key: &str) -> String {
+    key.split('.').map(|part| part.split('[').next().unwrap()).collect::<Vec<_>>().join(".")
+}
+
+fn keys_of(schema: &serde_json::Value, path: &str, keys: &mut Vec<String>) {
+    for (name, key) in schema["properties"].as_object().into_iter().flatten() {
+        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        keys_of(key, &path, keys);
+        keys_of(&key["items"], &path, keys);
+        keys.push(path);
     }
 }
 

@@ -46,10 +46,11 @@ fn the_reference_in_the_guide_is_fresh() {
     );
 }
 
-/// Every TOML block of the guide that is a whole configuration is a right one, without a warning.
+/// Every TOML block of the guides that is a whole configuration is a right one, without a warning.
 #[test]
-fn the_examples_in_the_guide_work() {
-    let guide = fs::read_to_string(docs("guide/configuration.md")).unwrap();
+fn the_examples_in_the_guides_work() {
+    let read = |entry: std::io::Result<fs::DirEntry>| fs::read_to_string(entry.unwrap().path()).unwrap();
+    let guide: String = fs::read_dir(docs("guide")).unwrap().map(read).collect();
     let blocks = guide.split("```toml\n").skip(1).filter_map(|rest| rest.split_once("```"));
     let whole: Vec<&str> =
         blocks.map(|(block, _)| block).filter(|block| block.contains("[[listener]]")).collect();

@@ -2,19 +2,26 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail loudly")]
 
 use fourfold_config::{
-    DIAGNOSTICS_KEPT_MAX, DIAGNOSTICS_PRINTED_MAX, Diagnostics, Flags, Severity, from_flags, parse,
-    parse_count, parse_duration_ms,
+    DIAGNOSTICS_KEPT_MAX, DIAGNOSTICS_PRINTED_MAX, Diagnostics, Flags, Question, Severity, explain,
+    from_flags, parse, parse_count, parse_duration_ms,
 };
 use proptest::prelude::*;
 
-const VALID: [&str; 3] = [
+const VALID: [&str; 4] = [
+    include_str!("../../../tests/configs/good/http-every-key.toml"),
     include_str!("../../../tests/configs/good/every-key.toml"),
     include_str!("../../../tests/configs/good/shared-space.toml"),
     include_str!("../../../tests/configs/good/minimal.json"),
 ];
 
 /// Fragments that steer mutations towards the interesting corners.
-const FRAGMENTS: [&str; 24] = [
+const FRAGMENTS: [&str; 30] = [
+    "{",
+    "{host}",
+    "[[listener.route.header]]\n",
+    "[listener.access_log]\n",
+    "%",
+    "/../",
     "[[pool]]\n",
     "[pool]\n",
     "[[pool.server]]\n",
@@ -145,6 +152,20 @@ proptest! {
             listen: &listen, to: &to, source: &source, max_connections: Some(&count), ..Flags::default()
         };
         hold(from_flags(&flags), b"");
+    }
+
+    #[test]
+    fn arbitrary_questions(url in "(http://|/)?\\PC{0,40}", method in "\\PC{0,8}", header in "\\PC{0,30}") {
+        let plan = parse("x.toml", VALID[0].as_bytes()).unwrap().plan;
+        for headers in [vec![], vec![header]] {
+            let question = Question { url: url.clone(), method: method.clone(), headers, from: None };
+            match explain(&plan, &question) {
+                Ok(explanation) => {
+                    prop_assert!(!explanation.to_string().contains(|c: char| c.is_control() && c != '\n'));
+                }
+                Err(error) => prop_assert!(!error.to_string().contains(char::is_control)),
+            }
+        }
     }
 
     #[test]

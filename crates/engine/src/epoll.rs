@@ -250,6 +250,11 @@ impl Net for EpollNet {
         socket::peer_address(sock.index as RawFd)
     }
 
+    fn local_address(&mut self, sock: Sock) -> Result<SocketAddr, Errno> {
+        self.state(sock).ok_or(Errno::EBADF)?;
+        socket::local_address(sock.index as RawFd)
+    }
+
     fn acked(&mut self, sock: Sock) -> Option<u64> {
         let made = self.state(sock)?.made;
         socket::bytes_acked(sock.index as RawFd, made).ok()

@@ -157,6 +157,8 @@ pub trait Net: Sized {
     fn unsent(&self, sock: Sock) -> usize;
     /// Not on the data path: costs system calls.
     fn peer_address(&mut self, sock: Sock) -> Result<SocketAddr, Errno>;
+    /// Our own end of a connection. Not on the data path: costs system calls.
+    fn local_address(&mut self, sock: Sock) -> Result<SocketAddr, Errno>;
     /// How many of the bytes sent the peer's kernel has acknowledged, also after the connection failed and before it is closed:
     /// what was not acknowledged may have arrived or not. The FIN that [`Net::finish`] asked for counts as one more. `None`: the
     /// kernel does not say. Not on the data path: costs system calls.

@@ -381,6 +381,11 @@ impl Net for UringNet {
         socket::peer_address(fd.as_raw_fd())
     }
 
+    fn local_address(&mut self, sock: Sock) -> Result<SocketAddr, Errno> {
+        let fd = self.ordinary(sock)?;
+        socket::local_address(fd.as_raw_fd())
+    }
+
     fn acked(&mut self, sock: Sock) -> Option<u64> {
         let fd = self.ordinary(sock).ok()?;
         socket::bytes_acked(fd.as_raw_fd(), sock.index >= self.accept_slots).ok()

@@ -195,6 +195,7 @@ pub fn start(config: &HttpConfig) -> Result<RunningHttpLoad, StartError> {
             slots: plan.connect_slots as usize,
             slice: space.as_ref().map(|space| space.slice(index)),
             counters: counters.get(index).map(Arc::clone).unwrap_or_default(),
+            everyone: counters.clone(),
             end: Some(end.clone()),
             clock_us: monotonic_us,
         })

@@ -2,14 +2,18 @@
 
 use crate::counters::Counters;
 use crate::health::Answerer;
+use crate::logs::Logs;
 use crate::reason::Refusal;
 use crate::shared::{PoolState, Shared};
 use crate::upstream::{Blame, Upstreams};
 use fourfold_balance::health::{Fault, Outcome};
 use fourfold_base::Millis;
 use fourfold_base::gate::Gate;
-use fourfold_engine::{Errno, Step};
+use fourfold_config::pool::ProxyProtocol;
+use fourfold_engine::{Errno, Net, Sock, Step};
+use fourfold_l4::proxy_protocol::{self, Addresses};
 use fourfold_ports::Lease;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -17,6 +21,7 @@ pub(crate) struct Core {
     pub shard: usize,
     pub shared: Arc<Shared>,
     pub upstreams: Upstreams,
+    pub logs: Logs,
     /// No client is accepted any more; who is here finishes.
     pub draining: bool,
     /// Pools of which something has come free in this handler.
@@ -27,6 +32,36 @@ pub(crate) struct Core {
 pub(crate) struct Cx<'a, N> {
     pub net: &'a mut N,
     pub core: &'a mut Core,
+}
+
+impl<N: Net> Cx<'_, N> {
+    /// What a PROXY header says of a client: where it comes from, and where it had connected to. `None`: it has left.
+    pub fn addresses(
+        &mut self,
+        listener: u16,
+        client: Sock,
+        source: SocketAddr,
+        destination: Option<SocketAddr>,
+    ) -> Option<Addresses> {
+        let binds =
+            self.core.shared.plan.listeners.get(usize::from(listener)).map(|one| one.binds.as_slice());
+        let destination = match (destination, binds) {
+            (Some(told), _) => told,
+            (None, Some([only])) if !only.ip().is_unspecified() => *only,
+            _ => self.net.local_address(client).ok()?,
+        };
+        Some(Addresses::new(source, destination))
+    }
+}
+
+/// A PROXY header of this version.
+pub(crate) fn greeting(version: ProxyProtocol, addresses: Option<Addresses>) -> Vec<u8> {
+    let mut header = Vec::new();
+    match version {
+        ProxyProtocol::V1 => proxy_protocol::write_v1(addresses, &mut header),
+        ProxyProtocol::V2 => proxy_protocol::write_v2(addresses, &mut header),
+    }
+    header
 }
 
 /// An attempt to connect, for whoever judges how it ended.
@@ -43,6 +78,7 @@ impl Core {
         Self {
             shard,
             upstreams: Upstreams::new(Arc::clone(&shared), shard),
+            logs: Logs::new(&shared, shard),
             shared,
             draining: false,
             freed: Vec::new(),

@@ -17,6 +17,11 @@ counters! {
         refused_breaker_open: "Clients or requests refused because the breaker of every server that could be used is open",
         refused_local: "Clients reset after queue_timeout because this machine was short of descriptors or memory",
         refused_attempts: "Clients reset because connect_attempts paths had failed for them",
+        refused_connection_rate: "Clients reset because they came more often than the listener's connection_rate",
+        refused_proxy_header: "Clients reset because their PROXY protocol header was malformed or missing",
+        refused_proxy_header_timeout: "Clients reset because their PROXY protocol header did not come in time",
+        proxy_headers: "PROXY protocol headers taken from trusted addresses",
+        shed: "Slow clients reset because the buffers were nearly used up",
         accept_descriptors: "Times accepting stopped for want of descriptors or memory",
         accept_errors: "Times accepting failed for another reason",
         queued: "Clients that had to wait for a tuple or a server",
@@ -73,6 +78,7 @@ counters! {
         http_response_timeout: "Requests that no server answered within response_timeout",
         http_client_gone: "Clients that left in the midst of a request or its response",
         http_idle_closed: "Connections closed because no request came within the keep-alive or first-byte timeout",
+        log_dropped: "Lines of the access log dropped because they came faster than they could be written",
         buffer_shortages: "Times a read had to wait for a buffer",
     }
 }

@@ -159,10 +159,17 @@ impl Core {
         if outcome != Outcome::Shortage {
             self.upstreams.observe(who.pool, who.server, latency_us, outcome == Outcome::Success, now);
         }
-        let source = who.source as u32;
-        match state.health.board.record(who.server, source, outcome, latency_us, now) {
+        match state.health.board.record(who.server, outcome, latency_us) {
             None => Fault::Undecided,
             Some(notice) => self.heed(who, notice, now),
+        }
+    }
+
+    /// A connection to the server has come about.
+    pub fn reached(&mut self, who: Answerer, now: Millis) {
+        let board = |state: &PoolState| state.health.board.connected(who.server, who.source as u32, now);
+        if let Some(notice) = self.shared.pools.get(who.pool).and_then(board) {
+            self.heed(who, notice, now);
         }
     }
 

@@ -11,10 +11,14 @@ mod core;
 mod counters;
 mod health;
 mod http;
+mod logs;
 mod owner;
+mod preface;
+mod rates;
 mod reason;
 mod shard;
 mod shared;
+mod shed;
 mod stash;
 mod tcp;
 mod tunnel;
@@ -23,6 +27,7 @@ mod wait;
 
 pub use counters::{Counters, Totals};
 pub use health::{AvoidedPath, PoolHealth};
+pub use logs::SharedLog;
 pub use reason::Refusal;
 pub use shard::Proxy;
 pub use shared::{

@@ -1,5 +1,6 @@
 //! Why a client is turned away: one place for the counter and for the line that names the remedy.
 
+use crate::access::Ending;
 use crate::counters::Counters;
 use fourfold_base::counter::Counter;
 use fourfold_base::gate::Gate;
@@ -13,12 +14,23 @@ pub(crate) struct Notices {
     pub accepting: Gate,
     pub source: Gate,
     pub path: Gate,
+    pub proxy_header: Gate,
+    pub request_rate: Gate,
+    pub shed: Gate,
 }
 
 impl Default for Notices {
     fn default() -> Self {
         let gate = || Gate::new(LOG_INTERVAL_MS);
-        Self { refusals: std::array::from_fn(|_| gate()), accepting: gate(), source: gate(), path: gate() }
+        Self {
+            refusals: std::array::from_fn(|_| gate()),
+            accepting: gate(),
+            source: gate(),
+            path: gate(),
+            proxy_header: gate(),
+            request_rate: gate(),
+            shed: gate(),
+        }
     }
 }
 
@@ -33,10 +45,13 @@ pub enum Refusal {
     Breaker,
     Local,
     Attempts,
+    ConnectionRate,
+    ProxyHeader,
+    ProxyHeaderTimeout,
 }
 
 impl Refusal {
-    pub const ALL: [Refusal; 9] = [
+    pub const ALL: [Refusal; 12] = [
         Refusal::MaxConnections,
         Refusal::ListenerMax,
         Refusal::ShardFull,
@@ -46,6 +61,9 @@ impl Refusal {
         Refusal::Breaker,
         Refusal::Local,
         Refusal::Attempts,
+        Refusal::ConnectionRate,
+        Refusal::ProxyHeader,
+        Refusal::ProxyHeaderTimeout,
     ];
 
     pub fn counter(self, counters: &Counters) -> &Counter {
@@ -59,6 +77,24 @@ impl Refusal {
             Refusal::Breaker => &counters.refused_breaker_open,
             Refusal::Local => &counters.refused_local,
             Refusal::Attempts => &counters.refused_attempts,
+            Refusal::ConnectionRate => &counters.refused_connection_rate,
+            Refusal::ProxyHeader => &counters.refused_proxy_header,
+            Refusal::ProxyHeaderTimeout => &counters.refused_proxy_header_timeout,
+        }
+    }
+
+    /// For the access log.
+    pub fn ending(self) -> Ending {
+        match self {
+            Refusal::MaxConnections | Refusal::ListenerMax | Refusal::ShardFull => Ending::MaxConnections,
+            Refusal::QueueFull => Ending::QueueFull,
+            Refusal::Tuples => Ending::NoTuple,
+            Refusal::NoServer => Ending::NoServer,
+            Refusal::Breaker => Ending::BreakerOpen,
+            Refusal::Local => Ending::Local,
+            Refusal::Attempts => Ending::ConnectFailed,
+            Refusal::ConnectionRate => Ending::RateLimited,
+            Refusal::ProxyHeader | Refusal::ProxyHeaderTimeout => Ending::BadProxyHeader,
         }
     }
 
@@ -88,6 +124,15 @@ impl Refusal {
                 "client refused: out of descriptors, memory or buffers; raise the descriptor limit (ulimit -n, systemd LimitNOFILE=) or add memory"
             }
             Refusal::Attempts => "client refused: connect_attempts paths failed; see the connect_* counters",
+            Refusal::ConnectionRate => {
+                "client refused: it connects more often than its listener's connection_rate; raise it if the client is right"
+            }
+            Refusal::ProxyHeader => {
+                "client refused: its PROXY protocol header is malformed or missing; set up the load balancer in front to send it"
+            }
+            Refusal::ProxyHeaderTimeout => {
+                "client refused: its PROXY protocol header did not come in time; set up the load balancer in front to send it"
+            }
         }
     }
 }

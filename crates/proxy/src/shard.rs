@@ -6,8 +6,10 @@ use crate::check::Checks;
 use crate::core::{Core, Cx};
 use crate::http::Http;
 use crate::owner::{self, Tag};
+use crate::preface::{Caller, Prefaces, Ready};
 use crate::reason::Refusal;
 use crate::shared::{Mail, Shared};
+use crate::shed::{self, Whose};
 use crate::tcp::Tcp;
 use crate::tunnel::Side;
 use fourfold_base::Millis;
@@ -25,6 +27,7 @@ const HEADROOM_MS: Millis = 1_000;
 
 pub struct Proxy {
     core: Core,
+    prefaces: Prefaces,
     tcp: Tcp,
     http: Http,
     checks: Checks,
@@ -32,6 +35,8 @@ pub struct Proxy {
     headroom_at: Millis,
     drain: Option<Drain>,
     buffer_shortages: u64,
+    /// Buffers are nearly used up: when to look for slow clients.
+    shed_at: Option<Millis>,
 }
 
 struct Drain {
@@ -47,6 +52,7 @@ impl Proxy {
     pub fn new(shared: Arc<Shared>, shard: usize, now: Millis) -> Self {
         let core = Core::new(shared, shard);
         Self {
+            prefaces: Prefaces::new(&core.shared, now),
             tcp: Tcp::new(&core.shared, now),
             http: Http::new(&core.shared, shard, now),
             checks: Checks::new(&core, now),
@@ -55,15 +61,16 @@ impl Proxy {
             headroom_at: now,
             drain: None,
             buffer_shortages: 0,
+            shed_at: None,
         }
     }
 
     /// Connections that this shard has at present.
     pub fn len(&self) -> usize {
-        self.tcp.len() + self.http.len()
+        self.prefaces.len() + self.tcp.len() + self.http.len()
     }
     pub fn is_empty(&self) -> bool {
-        self.tcp.is_empty() && self.http.is_empty() && self.checks.is_idle()
+        self.prefaces.is_empty() && self.tcp.is_empty() && self.http.is_empty() && self.checks.is_idle()
     }
     /// Clients in queues at present.
     pub fn waiting(&self) -> usize {
@@ -91,23 +98,53 @@ impl Proxy {
             net.close(client, Close::Reset);
             return self.core.refused(refusal, net.now());
         }
+        // It may have left already.
+        let Some(peer) = peer.or_else(|| net.peer_address(client).ok()) else {
+            self.core.dismiss(index);
+            return net.close(client, Close::Reset);
+        };
+        if plan.proxy_protocol.as_ref().is_none_or(|rules| !rules.trust.contains(peer.ip())) {
+            return self.enter(net, index as u16, client, Caller::at(peer));
+        }
         let cx = &mut Cx { net, core: &mut self.core };
+        if !self.prefaces.accept(cx, index as u16, client, peer) {
+            self.turn_away(net, index as u16, client, Refusal::ShardFull);
+        }
+    }
+
+    /// Hands a client whose address is known to its listener's feature.
+    fn enter<N: Net>(&mut self, net: &mut N, listener: u16, sock: Sock, mut caller: Caller) {
+        let shared = Arc::clone(&self.core.shared);
+        let index = usize::from(listener);
+        let (Some(plan), Some(rates)) = (shared.plan.listeners.get(index), shared.rates.get(index)) else {
+            caller.clear(net);
+            return net.close(sock, Close::Reset);
+        };
+        if rates.connections.take(caller.address.ip(), |_| None, net.micros()).is_err() {
+            caller.clear(net);
+            return self.turn_away(net, listener, sock, Refusal::ConnectionRate);
+        }
+        let cx = &mut Cx { net: &mut *net, core: &mut self.core };
         let taken = match (plan.mode, plan.pool) {
-            (Mode::Tcp, Some(pool)) => self.tcp.accept(cx, index as u16, pool as u16, client),
+            (Mode::Tcp, Some(pool)) => self.tcp.accept(cx, listener, pool as u16, sock, &mut caller),
             (Mode::Tcp, None) => false,
-            (Mode::Http, _) => match peer.map_or_else(|| cx.net.peer_address(client), Ok) {
-                Ok(peer) => self.http.accept(cx, index as u16, client, peer),
-                // It has left already.
-                Err(_) => {
-                    cx.core.dismiss(index);
-                    return cx.net.close(client, Close::Reset);
-                }
-            },
+            (Mode::Http, _) => self.http.accept(cx, listener, sock, &mut caller),
         };
         if !taken {
-            cx.core.dismiss(index);
-            cx.net.close(client, Close::Reset);
-            cx.core.refused(Refusal::ShardFull, cx.net.now());
+            caller.clear(net);
+            self.turn_away(net, listener, sock, Refusal::ShardFull);
+        }
+    }
+
+    fn turn_away<N: Net>(&mut self, net: &mut N, listener: u16, sock: Sock, refusal: Refusal) {
+        self.core.dismiss(usize::from(listener));
+        net.close(sock, Close::Reset);
+        self.core.refused(refusal, net.now());
+    }
+
+    fn enter_ready<N: Net>(&mut self, net: &mut N) {
+        while let Some(Ready { listener, sock, caller }) = self.prefaces.poll_ready() {
+            self.enter(net, listener, sock, caller);
         }
     }
 
@@ -158,6 +195,38 @@ impl Proxy {
         self.http.pump(cx, pool);
     }
 
+    // Buffers run out.
+
+    fn shed<N: Net>(&mut self, net: &mut N) {
+        let now = net.now();
+        let Some(excess) = shed::excess(net) else {
+            self.shed_at = None;
+            return;
+        };
+        if self.shed_at.is_some_and(|at| now < at) {
+            return;
+        }
+        self.shed_at = Some(now + shed::INTERVAL_MS);
+        let mut slow = Vec::new();
+        self.tcp.slow(net, &mut slow);
+        self.http.slow(net, &mut slow);
+        let chosen = shed::choose(slow, excess);
+        let (count, buffers) = (chosen.len(), chosen.iter().map(|slow| slow.buffers).sum::<usize>());
+        let cx = &mut Cx { net, core: &mut self.core };
+        for slow in chosen {
+            match slow.whose {
+                Whose::Tunnel(key) => self.tcp.shed(cx, key),
+                Whose::Client(key) => self.http.shed(cx, key),
+            }
+        }
+        if count > 0 {
+            self.core.counters().shed.add(count as u64);
+            self.core.notice(&self.core.shared.notices.shed, now, || {
+                format!("buffers are nearly used up: {count} slow clients that held {buffers} of them were reset; add memory or lower max_connections")
+            });
+        }
+    }
+
     // A stop.
 
     fn drain<N: Net>(&mut self, net: &mut N, deadline: Millis) {
@@ -202,6 +271,7 @@ impl Proxy {
     fn cut<N: Net>(&mut self, net: &mut N) {
         self.drain.iter_mut().for_each(|drain| drain.cut = true);
         let cx = &mut Cx { net, core: &mut self.core };
+        self.prefaces.cut(cx);
         self.tcp.cut(cx);
         self.http.cut(cx);
     }
@@ -220,6 +290,10 @@ impl<N: Net> Handler<N> for Proxy {
                     Some((key, Tag::HttpClient)) => self.http.on_client(cx, key, event),
                     Some((key, Tag::HttpUpstream)) => self.http.on_upstream(cx, &mut self.tcp, key, event),
                     Some((key, Tag::Check)) => self.checks.on_event(cx, key, event),
+                    Some((key, Tag::Preface)) => {
+                        self.prefaces.on_event(cx, key, event);
+                        self.enter_ready(net);
+                    }
                     None => drop_event(net, event),
                 }
             }
@@ -271,9 +345,11 @@ impl<N: Net> App<N> for Proxy {
         let now = net.now();
         self.core.on_health_turn(now);
         let cx = &mut Cx { net, core: &mut self.core };
+        self.prefaces.on_turn(cx);
         self.tcp.on_turn(cx);
         self.http.on_turn(cx);
         self.checks.on_turn(cx);
+        self.enter_ready(net);
         if self.accept_retry_at.is_some_and(|at| at <= now) {
             self.accept_retry_at = None;
             if self.drain.is_none() {
@@ -287,6 +363,9 @@ impl<N: Net> App<N> for Proxy {
         let shortages = net.stats().buffer_shortages;
         self.core.counters().buffer_shortages.add(shortages - self.buffer_shortages);
         self.buffer_shortages = shortages;
+        let dropped = self.core.logs.flush();
+        self.core.counters().log_dropped.add(dropped);
+        self.shed(net);
         self.on_drain_turn(net);
         self.relieve_all(net);
     }
@@ -296,8 +375,14 @@ impl<N: Net> App<N> for Proxy {
             0 => (!drain.cut).then_some(drain.deadline),
             _ => Some(0),
         });
-        let features = [self.tcp.poll_timeout(), self.http.poll_timeout(), self.checks.poll_timeout()];
-        features.into_iter().chain([self.accept_retry_at, self.core.health_due(), drain]).flatten().min()
+        let features = [
+            self.prefaces.poll_timeout(),
+            self.tcp.poll_timeout(),
+            self.http.poll_timeout(),
+            self.checks.poll_timeout(),
+        ];
+        let own = [self.accept_retry_at, self.shed_at, self.core.health_due(), drain];
+        features.into_iter().chain(own).flatten().min()
     }
 
     fn is_finished(&self) -> bool {

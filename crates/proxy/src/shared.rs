@@ -4,12 +4,14 @@
 
 use crate::counters::Counters;
 use crate::health::PoolHealth;
+use crate::logs::{self, SharedLog};
+use crate::rates::Rates;
 use crate::reason::{LOG_INTERVAL_MS, Notices};
 use fourfold_balance::health::Bar;
 use fourfold_balance::{Aperture, Options, Picker, hash_key, server_id};
 use fourfold_base::Millis;
 use fourfold_base::gate::Gate;
-use fourfold_config::{HostPort, Plan, Pool, PortMode};
+use fourfold_config::{HostPort, Listener, Plan, Pool, PortMode};
 use fourfold_engine::{Local, Sender};
 use fourfold_ports::{Family, Mode, PortSet, PortSpan, Space, SpaceConfig};
 use std::collections::HashMap;
@@ -34,6 +36,8 @@ pub struct Machine {
     pub tcp_timestamps: bool,
     /// For numbers that nobody should guess or meet twice, such as request ids.
     pub seed: u64,
+    /// Which keys of a rate limit share a place in its table: nobody outside may know.
+    pub secret: [u64; 2],
 }
 
 impl Machine {
@@ -327,6 +331,22 @@ pub struct ShardState {
     sender: OnceLock<Sender<Mail>>,
 }
 
+/// How often clients may come to a listener.
+pub(crate) struct ListenerRates {
+    pub connections: Rates,
+    pub requests: Rates,
+}
+
+impl ListenerRates {
+    fn new(listener: &Listener, secret: [u64; 2]) -> Self {
+        let requests = listener.http.as_deref().map(|http| Rates::new(&http.request_rates, secret));
+        Self {
+            connections: Rates::new(&listener.connection_rates, secret),
+            requests: requests.unwrap_or_default(),
+        }
+    }
+}
+
 pub struct Shared {
     pub plan: Arc<Plan>,
     pub machine: Machine,
@@ -335,6 +355,9 @@ pub struct Shared {
     pub connections: AtomicU64,
     /// Per listener.
     pub listener_connections: Vec<AtomicU64>,
+    /// The program starts their writers.
+    pub logs: Vec<SharedLog>,
+    pub(crate) rates: Vec<ListenerRates>,
     pub pools: Vec<PoolState>,
     pub shards: Vec<ShardState>,
     pub connections_per_shard: usize,
@@ -377,6 +400,8 @@ impl Shared {
             shards: (0..shards).map(shard).collect(),
             listener_connections: plan.listeners.iter().map(|_| AtomicU64::new(0)).collect(),
             connections: AtomicU64::new(0),
+            logs: logs::of_plan(&plan, shards),
+            rates: plan.listeners.iter().map(|one| ListenerRates::new(one, machine.secret)).collect(),
             spaces: Mutex::default(),
             next_wake: AtomicU32::new(0),
             notices: Notices::default(),

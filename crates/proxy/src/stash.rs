@@ -12,6 +12,11 @@ impl Stash {
         self.0.is_none()
     }
 
+    /// In buffers.
+    pub fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |queue| queue.len())
+    }
+
     pub fn push(&mut self, buf: Buf) {
         self.0.get_or_insert_default().push_back(buf);
     }
@@ -27,6 +32,28 @@ impl Stash {
             self.0 = None;
         }
         buf
+    }
+
+    /// What lies there, as far as `most` bytes.
+    pub fn copy<N: Net>(&self, net: &N, most: usize) -> Vec<u8> {
+        let mut copy = Vec::new();
+        for buf in self.0.iter().flat_map(|queue| queue.iter()) {
+            let bytes = net.bytes(buf);
+            copy.extend_from_slice(bytes.get(..bytes.len().min(most - copy.len())).unwrap_or(bytes));
+        }
+        copy
+    }
+
+    /// The first `count` bytes have been used.
+    pub fn advance<N: Net>(&mut self, net: &mut N, mut count: usize) {
+        while let Some(mut buf) = self.pop() {
+            if count < buf.len() {
+                buf.advance(count);
+                return self.push_front(buf);
+            }
+            count -= buf.len();
+            net.free(buf);
+        }
     }
 
     pub fn clear<N: Net>(&mut self, net: &mut N) {

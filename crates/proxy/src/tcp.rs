@@ -3,12 +3,16 @@
 //! Owns the tunnels, their timers, and the queues of waiting clients. Refuses what exceeds a limit, with a counted reason.
 //! Its shard drives it with events.
 
-use crate::core::{Core, Cx, Trial};
+use crate::access::Ending;
+use crate::core::{Core, Cx, Trial, greeting};
+use crate::http::Entry;
 use crate::owner::{Tag, owner};
+use crate::preface::Caller;
 use crate::reason::Refusal;
 use crate::shared::Shared;
+use crate::shed::{Slow, Whose, unsent_buffers};
 use crate::stash::Stash;
-use crate::tunnel::{Direction, Phase, Side, Tunnel, Upstream};
+use crate::tunnel::{Direction, Extra, Phase, Side, Tunnel, Upstream};
 use crate::upstream::{Attempt, Blame, Choice, Want, address_key, blame};
 use crate::wait::{RETRY_MS, Shortage, WaitQueue};
 use fourfold_balance::health::Outcome;
@@ -38,6 +42,7 @@ pub(crate) struct Handover {
     pub from_client: Stash,
     pub from_server: Buf,
     pub client_ended: bool,
+    pub log: Option<Box<Entry>>,
 }
 
 impl Tcp {
@@ -65,10 +70,21 @@ impl Tcp {
     // Clients come.
 
     /// Takes in a client that has been counted. `false`: there is no slot.
-    pub fn accept<N: Net>(&mut self, cx: &mut Cx<'_, N>, listener: u16, pool: u16, client: Sock) -> bool {
+    pub fn accept<N: Net>(
+        &mut self,
+        cx: &mut Cx<'_, N>,
+        listener: u16,
+        pool: u16,
+        client: Sock,
+        caller: &mut Caller,
+    ) -> bool {
         let Ok(key) = self.tunnels.insert(Tunnel::new(client, listener, pool, cx.net.now())) else {
             return false;
         };
+        let extra = extra(cx, listener, pool, client, caller);
+        if let Some(tunnel) = self.tunnels.get_mut(key) {
+            tunnel.extra = extra.map(Box::new);
+        }
         cx.net.adopt(client, owner(key, Tag::TunnelClient));
         self.start(cx, key);
         true
@@ -83,6 +99,7 @@ impl Tcp {
             phase: Phase::Open,
             idle_timeout_s: handover.idle_timeout.div_ceil(1000).min(u64::from(u32::MAX)) as u32,
             server_side: Direction { open: true, ..Direction::default() },
+            extra: handover.log.map(|log| Box::new(Extra { log: Some(log), ..Extra::default() })),
             ..Tunnel::new(handover.client, handover.listener, handover.pool, now)
         };
         let (client, server) = (handover.client, handover.server);
@@ -140,8 +157,8 @@ impl Tcp {
             let now = cx.net.now();
             let Some(tunnel) = self.tunnels.get(key) else { return true };
             let pool = usize::from(tunnel.pool);
-            let client = tunnel.client;
-            let want = Want { key: key_of(cx, pool, client), ..Want::ANY };
+            let hash = tunnel.extra.as_ref().and_then(|extra| extra.key);
+            let want = Want { key: hash, ..Want::ANY };
             let attempt = match cx.core.upstreams.attempt(pool, &want, now) {
                 Ok(Choice::Fresh(attempt)) => attempt,
                 // Nothing lies ready for a tunnel.
@@ -241,6 +258,7 @@ impl Tcp {
             if let Some(state) = cx.core.shared.server(who.pool, who.server) {
                 state.succeeded();
             }
+            cx.core.reached(who, now);
             cx.core.report(who, Outcome::Success, latency_us, now);
         }
         cx.core.counters().connected.add(1);
@@ -248,8 +266,45 @@ impl Tcp {
             0 => self.wheel.cancel(key.slot),
             timeout => self.wheel.set(key.slot, now + timeout),
         }
+        if !self.greet(cx, key) {
+            return self.abandon(cx, key, Refusal::Local);
+        }
         cx.net.receive(client);
         cx.net.receive(server);
+        self.send_early(cx, key);
+    }
+
+    /// A server that wants to know who the client is learns it before anything else. `false`: there was no buffer.
+    fn greet<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) -> bool {
+        let Some(tunnel) = self.tunnels.get(key) else { return true };
+        let pool = cx.core.shared.plan.pools.get(usize::from(tunnel.pool));
+        let Some(version) = pool.and_then(|pool| pool.proxy_protocol) else { return true };
+        let addresses = tunnel.extra.as_ref().and_then(|extra| extra.addresses);
+        let Some(header) = cx.net.write(&greeting(version, addresses)) else { return false };
+        // Nothing else is queued yet.
+        let _ = cx.net.send(tunnel.server, header);
+        true
+    }
+
+    /// What the client sent behind its PROXY header, before there was anybody to send it to.
+    fn send_early<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
+        let extra = self.tunnels.get_mut(key).and_then(|tunnel| tunnel.extra.take());
+        let Some(Extra { mut early, early_end, .. }) = extra.map(|extra| *extra) else { return };
+        while let Some(buf) = early.pop() {
+            self.on_received(cx, key, Side::Client, buf);
+        }
+        if early_end {
+            self.on_eof(cx, key, Side::Client);
+        }
+    }
+
+    /// Bytes of a client that had been read before, and still was when its server was looked for.
+    fn keep_early<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, buf: Buf) {
+        let tunnel = self.tunnels.get_mut(key).filter(|tunnel| tunnel.phase != Phase::Closing);
+        match tunnel.and_then(|tunnel| tunnel.extra.as_mut()) {
+            Some(extra) => extra.early.push(buf),
+            None => cx.net.free(buf),
+        }
     }
 
     fn on_connect_failed<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, step: Step, errno: Errno) {
@@ -351,10 +406,14 @@ impl Tcp {
     fn on_received<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, side: Side, buf: Buf) {
         let now = cx.net.now();
         let Some(tunnel) = self.tunnels.get_mut(key).filter(|tunnel| tunnel.phase == Phase::Open) else {
-            return cx.net.free(buf);
+            return self.keep_early(cx, key, buf);
         };
         tunnel.active = now;
         let (from, to, bytes) = (tunnel.sock(side), tunnel.sock(side.other()), buf.len() as u64);
+        if let Some(log) = tunnel.extra.as_mut().and_then(|extra| extra.log.as_mut()) {
+            let (up, down) = if side == Side::Client { (bytes, 0) } else { (0, bytes) };
+            log.add(up, down);
+        }
         if cx.net.send(to, buf) == Pressure::Full
             && !std::mem::replace(&mut tunnel.side_mut(side).paused, true)
         {
@@ -377,9 +436,10 @@ impl Tcp {
 
     fn on_eof<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, side: Side) {
         let now = cx.net.now();
-        let Some(tunnel) = self.tunnels.get_mut(key).filter(|tunnel| tunnel.phase == Phase::Open) else {
-            return;
-        };
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        if tunnel.phase != Phase::Open {
+            return tunnel.extra.iter_mut().for_each(|extra| extra.early_end = true);
+        }
         tunnel.active = now;
         tunnel.side_mut(side).ended = true;
         if !tunnel.side(side.other()).ended {
@@ -411,7 +471,7 @@ impl Tcp {
 
     fn end<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
         cx.core.counters().ended.add(1);
-        self.close(cx, key, Close::Orderly, Close::Orderly);
+        self.close(cx, key, Close::Orderly, Ending::Ok);
     }
 
     fn on_failed<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, side: Side) {
@@ -421,31 +481,36 @@ impl Tcp {
             Side::Client => {}
             Side::Server => tunnel.release = Release::Clean,
         }
-        match side {
-            Side::Client => cx.core.counters().reset_by_client.add(1),
-            Side::Server => cx.core.counters().reset_by_server.add(1),
-        }
-        self.close(cx, key, Close::Reset, Close::Reset);
+        let (counter, ending) = match side {
+            Side::Client => (&cx.core.counters().reset_by_client, Ending::ClientGoneTunnel),
+            Side::Server => (&cx.core.counters().reset_by_server, Ending::ServerResetTunnel),
+        };
+        counter.add(1);
+        self.close(cx, key, Close::Reset, ending);
     }
 
     // Clients go.
 
     fn abandon<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, refusal: Refusal) {
         cx.core.refused(refusal, cx.net.now());
-        self.close(cx, key, Close::Reset, Close::Reset);
+        self.close(cx, key, Close::Reset, refusal.ending());
     }
 
     /// Gives up both sockets; the tunnel is removed when the engine has let go of them.
-    fn close<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, client: Close, server: Close) {
+    fn close<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, how: Close, ending: Ending) {
         let Some(tunnel) = self.tunnels.get_mut(key).filter(|tunnel| tunnel.phase != Phase::Closing) else {
             return;
         };
         let before = std::mem::replace(&mut tunnel.phase, Phase::Closing);
         let unheard = tunnel.answerer().filter(|_| before == Phase::Connecting);
-        cx.net.close(tunnel.client, client);
+        if let Some(mut extra) = tunnel.extra.take() {
+            extra.early.clear(cx.net);
+            extra.log.inspect(|log| log.write(cx.core, ending, cx.net.micros()));
+        }
+        cx.net.close(tunnel.client, how);
         // A failed attempt's socket has been closed already.
         if before != Phase::Failing {
-            cx.net.close(tunnel.server, server);
+            cx.net.close(tunnel.server, how);
         }
         self.wheel.cancel(key.slot);
         self.leave_queue(cx.core, key);
@@ -519,7 +584,22 @@ impl Tcp {
         }
         // Nobody has ended: a FIN of ours would make half an answer look whole. A reset leaves no TIME_WAIT either.
         cx.core.counters().idle_timeout.add(1);
-        self.close(cx, key, Close::Reset, Close::Reset);
+        self.close(cx, key, Close::Reset, Ending::TunnelIdleTimeout);
+    }
+
+    /// Tunnels that hold buffers and stand still.
+    pub fn slow<N: Net>(&self, net: &N, slow: &mut Vec<Slow>) {
+        let keys = (0..self.tunnels.slots()).filter_map(|slot| self.tunnels.key_at(slot));
+        slow.extend(keys.filter_map(|key| {
+            let tunnel = self.tunnels.get(key).filter(|tunnel| tunnel.phase == Phase::Open)?;
+            let buffers = unsent_buffers(net, tunnel.client) + unsent_buffers(net, tunnel.server);
+            Slow::new(Whose::Tunnel(key), buffers, net.now().saturating_sub(tunnel.active))
+        }));
+    }
+
+    /// Resets a slow one.
+    pub fn shed<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
+        self.close(cx, key, Close::Reset, Ending::Shed);
     }
 
     /// Resets whatever is left.
@@ -530,19 +610,33 @@ impl Tcp {
                 continue;
             }
             cx.core.counters().drain_cut.add(1);
-            self.close(cx, key, Close::Reset, Close::Reset);
+            self.close(cx, key, Close::Reset, Ending::Drained);
             self.remove_if_gone(cx.core, key);
         }
     }
 }
 
-/// What a keyed algorithm goes by. The system call is paid by who has chosen one.
-fn key_of<N: Net>(cx: &mut Cx<'_, N>, pool: usize, client: Sock) -> Option<u64> {
-    let plan = cx.core.shared.plan.pools.get(pool)?;
-    if !plan.balance.is_keyed() {
-        return None;
+/// What a tunnel has to remember of its client.
+fn extra<N: Net>(
+    cx: &mut Cx<'_, N>,
+    listener: u16,
+    pool: u16,
+    client: Sock,
+    caller: &mut Caller,
+) -> Option<Extra> {
+    let plan = cx.core.shared.plan.pools.get(usize::from(pool));
+    let told = plan.is_some_and(|pool| pool.proxy_protocol.is_some());
+    let keyed = plan.is_some_and(|pool| pool.balance.is_keyed());
+    let key = keyed.then(|| address_key(caller.address.ip()));
+    let addresses =
+        if told { cx.addresses(listener, client, caller.address, caller.destination) } else { None };
+    let read = caller.read.take();
+    if read.is_some() {
+        cx.net.pause(client);
     }
-    Some(address_key(cx.net.peer_address(client).ok()?.ip()))
+    let extra = told || keyed || read.is_some();
+    let early = read.unwrap_or_default();
+    extra.then_some(Extra { addresses, key, early: early.bytes, early_end: early.ended, log: None })
 }
 
 fn refusal_for(shortage: Option<Shortage>) -> Refusal {

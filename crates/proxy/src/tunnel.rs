@@ -10,8 +10,11 @@
 //! ```
 
 use crate::health::Answerer;
+use crate::http::Entry;
+use crate::stash::Stash;
 use fourfold_base::Millis;
 use fourfold_engine::Sock;
+use fourfold_l4::proxy_protocol::Addresses;
 use fourfold_ports::{Lease, Release};
 
 /// Which socket of a tunnel.
@@ -52,6 +55,21 @@ pub(crate) struct Upstream {
     pub lease: Lease,
 }
 
+/// What only some tunnels have.
+#[derive(Default)]
+pub(crate) struct Extra {
+    /// What a server that wants to know is told of the client.
+    pub addresses: Option<Addresses>,
+    /// What a keyed algorithm goes by.
+    pub key: Option<u64>,
+    /// What the client sent before there was a server.
+    pub early: Stash,
+    /// FIN came behind it.
+    pub early_end: bool,
+    /// It began as a request, and is logged at its end.
+    pub log: Option<Box<Entry>>,
+}
+
 pub(crate) struct Tunnel {
     pub client: Sock,
     pub server: Sock,
@@ -77,6 +95,7 @@ pub(crate) struct Tunnel {
     pub idle_timeout_s: u32,
     /// When a waiting client is refused.
     pub wait_until: Millis,
+    pub extra: Option<Box<Extra>>,
 }
 
 impl Tunnel {
@@ -98,6 +117,7 @@ impl Tunnel {
             unsent: 0,
             idle_timeout_s: 0,
             wait_until: 0,
+            extra: None,
         }
     }
 

@@ -48,7 +48,7 @@ pub(crate) struct Want<'a> {
     /// For algorithms that keep a key on a server.
     pub key: Option<u64>,
     /// The server that the client is to stay with, if it can be used.
-    pub pin: Option<u32>,
+    pub stay: Option<u32>,
     /// A place for a request, and not just a connection: requests in flight count.
     pub request: bool,
     /// Whether a connection to the server lies ready.
@@ -60,7 +60,7 @@ pub(crate) struct Want<'a> {
 impl Want<'_> {
     /// Any server, over a connection of its own.
     pub const ANY: Want<'static> =
-        Want { key: None, pin: None, request: false, warm: &|_| false, avoid: &[] };
+        Want { key: None, stay: None, request: false, warm: &|_| false, avoid: &[] };
 }
 
 pub(crate) enum Choice {
@@ -182,8 +182,8 @@ impl Upstreams {
                 usable.then_some(if want.request { requests } else { active })
             };
             let drained = |index: usize| plan.servers.get(index).is_none_or(|server| server.weight == 0);
-            let pin = want.pin.map(|pin| pin as usize).filter(|pin| !drained(*pin) && load(*pin).is_some());
-            let Some(index) = pin.or_else(|| own.picker.pick(Ask { key: want.key, now }, load)) else {
+            let stay = want.stay.map(|own| own as usize).filter(|own| !drained(*own) && load(*own).is_some());
+            let Some(index) = stay.or_else(|| own.picker.pick(Ask { key: want.key, now }, load)) else {
                 // A server that failed this very client is better than none.
                 if !std::mem::replace(&mut forgiving, true) {
                     passed.clear();
@@ -248,6 +248,28 @@ impl Upstreams {
         }
         let down = state.servers.iter().filter(|server| server.is_down(now));
         Err((Shortage::Servers, down.map(|server| server.retry_at()).min()))
+    }
+
+    /// A place at this server and no other, for a request that has a connection there. `false`: it is not to be used now.
+    pub fn enter(&mut self, pool: usize, server: usize, now: Millis) -> bool {
+        let (Some(state), Some(plan)) = (self.shared.pools.get(pool), self.shared.plan.pools.get(pool))
+        else {
+            return false;
+        };
+        let (Some(one), Some(limits)) = (state.servers.get(server), plan.servers.get(server)) else {
+            return false;
+        };
+        if one.is_down(now)
+            || !state.health.board.is_usable(server)
+            || !admit_request(state, one, plan.http.max_requests, limits.max_requests)
+        {
+            return false;
+        }
+        let admitted = state.health.board.admit(server);
+        if !admitted {
+            vacate(state, one);
+        }
+        admitted
     }
 
     /// A request has left its place at a server.
@@ -339,6 +361,11 @@ impl Upstreams {
 
     pub fn space(&self, path: u32) -> Option<&Arc<Space>> {
         self.paths.get(path as usize).map(|path| &path.target.space)
+    }
+    /// What a lease means for a socket.
+    pub fn local(&self, path: u32, lease: &Lease) -> Option<Local> {
+        let path = self.paths.get(path as usize)?;
+        Some(path.target.local(lease.source_index(), lease.port()))
     }
     pub fn address(&self, path: u32) -> Option<SocketAddr> {
         self.paths.get(path as usize).map(|path| path.target.address)

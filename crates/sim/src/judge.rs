@@ -1,8 +1,8 @@
 //! When all is over: was every byte, every FIN and every reset passed on as it was meant, and has everything come back?
 
-use crate::prompt;
 use crate::run::{Run, Shard};
 use crate::scenario::Scenario;
+use crate::{http, prompt};
 use fourfold_base::Millis;
 use fourfold_engine::Close;
 use fourfold_engine::Net;
@@ -17,6 +17,8 @@ type Checked = Result<(), (&'static str, String)>;
 const SERVER_BIT: u64 = 1 << 60;
 /// Spaces larger than this are not leased out to the last tuple.
 const TUPLES_COUNTED_MAX: u64 = 3000;
+/// With fewer, readers are held up or shed for want of them.
+const BUFFERS_AMPLE: usize = 128;
 /// Long after every quarantine.
 const MUCH_LATER_MS: Millis = 1_000_000;
 
@@ -24,7 +26,10 @@ pub(crate) fn judge(run: &Run) -> Checked {
     let mut tally = Tally::default();
     for shard in &run.shards {
         nothing_left(shard)?;
-        streams(run.scenario, shard, &mut tally)?;
+        match run.scenario.web {
+            Some(_) => shard.net.connections().iter().try_for_each(told_the_end)?,
+            None => streams(run.scenario, shard, &mut tally)?,
+        }
     }
     let live = run.machine.borrow().live();
     if live > 0 {
@@ -32,7 +37,10 @@ pub(crate) fn judge(run: &Run) -> Checked {
     }
     shared_state(run)?;
     leases(run)?;
-    counters(run, &tally)
+    match run.scenario.web {
+        Some(_) => http::judge(run.scenario, &mut run.ledger.borrow_mut()),
+        None => counters(run, &tally),
+    }
 }
 
 /// What single connections cannot tell.
@@ -78,8 +86,9 @@ fn streams(scenario: &Scenario, shard: &Shard, tally: &mut Tally) -> Checked {
             }
         }
     }
+    let short_of_buffers = shard.net.stats().buffer_shortages > 0 || scenario.buffers_max < BUFFERS_AMPLE;
     for tunnel in tunnels.values() {
-        prompt::tunnel(scenario, tunnel, shard.net.stats().buffer_shortages > 0)?;
+        prompt::tunnel(scenario, tunnel, short_of_buffers)?;
         match (tunnel.client, tunnel.server) {
             (Some(client), Some(server)) => passed_on(client, server, tally)?,
             (Some(client), None) => unanswered(client)?,
@@ -171,7 +180,7 @@ fn counters(run: &Run, tally: &Tally) -> Checked {
     let totals = Totals::of(&run.shared);
     let sum = |names: &[&str]| names.iter().map(|name| totals.get(name)).sum::<u64>();
     let refused: u64 = totals.rows().filter(|row| row.0.starts_with("refused_")).map(|row| row.2).sum();
-    let finished = sum(&["ended", "reset_by_client", "reset_by_server", "idle_timeout", "drain_cut"]);
+    let finished = sum(&["ended", "reset_by_client", "reset_by_server", "idle_timeout", "drain_cut", "shed"]);
     let accepted: u64 = run.shards.iter().map(|shard| shard.net.sim_stats().accepted).sum();
     if totals.get("accepted") != accepted || accepted != refused + finished {
         return Err(("every accepted client is counted once more when it goes", totals.to_string()));
@@ -179,7 +188,7 @@ fn counters(run: &Run, tally: &Tally) -> Checked {
     if run.scenario.foreign.is_empty() && totals.get("tuples_foreign") > 0 {
         return Err(("a tuple of ours is not taken for another program's", totals.to_string()));
     }
-    if tally.resets > sum(&["idle_timeout", "drain_cut"]) {
+    if tally.resets > sum(&["idle_timeout", "drain_cut", "shed"]) {
         return Err(("a reset that nobody sent has a reason", format!("{tally:?} {totals}")));
     }
     Ok(())

@@ -24,6 +24,9 @@ struct Options {
     /// Play this one only.
     #[arg(long)]
     seed: Option<u64>,
+    /// What flows through the proxy.
+    #[arg(long, value_enum, default_value = "both")]
+    world: Worlds,
     /// Show the scenario and all events of each seed.
     #[arg(long)]
     trace: bool,
@@ -33,6 +36,20 @@ struct Options {
     /// Threads; as many as there are processors unless given.
     #[arg(long)]
     jobs: Option<usize>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Worlds {
+    Tcp,
+    Http,
+    Both,
+}
+
+impl Worlds {
+    fn scenarios(self, seed: u64) -> impl Iterator<Item = Scenario> {
+        let tcp = (self != Worlds::Http).then(|| Scenario::new(seed));
+        tcp.into_iter().chain((self != Worlds::Tcp).then(|| Scenario::http(seed)))
+    }
 }
 
 fn main() -> ExitCode {
@@ -78,27 +95,34 @@ fn play(options: &Options, next: &AtomicU64, end: u64, results: &Mutex<Results>)
         if seed >= end {
             return;
         }
-        let scenario = Scenario::new(seed);
-        let outcome = run(&scenario, None, if options.trace { usize::MAX } else { 0 });
-        let mut results = results.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for scenario in options.world.scenarios(seed) {
+            let outcome = run(&scenario, None, if options.trace { usize::MAX } else { 0 });
+            let mut results = results.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            results.add(options, &scenario, outcome);
+            if results.failed.len() >= FAILURES_MAX {
+                return next.store(end, Relaxed);
+            }
+        }
+    }
+}
+
+impl Results {
+    fn add(&mut self, options: &Options, scenario: &Scenario, outcome: Result<Report, Box<Failure>>) {
         match outcome {
             Ok(Report { totals, events, ended_at, turns }) => {
-                results.passed += 1;
-                results.events += events;
+                self.passed += 1;
+                self.events += events;
                 for (name, _, value) in totals.rows() {
-                    *results.totals.entry(name).or_default() += value;
+                    *self.totals.entry(name).or_default() += value;
                 }
                 if options.trace {
-                    println!("{scenario:#?}\nseed {seed}: {ended_at} ms, {turns} turns, {totals}");
+                    println!("{scenario:#?}\nseed {}: {ended_at} ms, {turns} turns, {totals}", scenario.seed);
                 }
             }
             Err(failure) => {
-                let first = results.failed.is_empty();
-                results.failed.push(seed);
-                show(&scenario, &failure, first);
-                if results.failed.len() >= FAILURES_MAX {
-                    return next.store(end, Relaxed);
-                }
+                let first = self.failed.is_empty();
+                self.failed.push(scenario.seed);
+                show(scenario, &failure, first);
             }
         }
     }
@@ -114,5 +138,9 @@ fn show(scenario: &Scenario, failure: &Failure, first: bool) {
     for line in again.iter().flat_map(|failure| &failure.trace) {
         println!("  {line}");
     }
-    println!("again: cargo run --release -p fourfold-sim -- --seed {} --trace", scenario.seed);
+    let world = if scenario.web.is_some() { "http" } else { "tcp" };
+    println!(
+        "again: cargo run --release -p fourfold-sim -- --world {world} --seed {} --trace",
+        scenario.seed
+    );
 }

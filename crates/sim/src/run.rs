@@ -1,10 +1,11 @@
 //! Plays a scenario: the shards take turns, by virtual time, and after every turn the promises that always hold are checked.
 
+use crate::http::{HttpWeather, SharedLedger};
 use crate::judge::judge;
-use crate::scenario::Scenario;
+use crate::scenario::{ClientPlan, Scenario};
 use fourfold_base::Millis;
 use fourfold_base::prng::Prng;
-use fourfold_engine::sim::{self, Behaviour, Fault, SharedMachine, SimConfig, SimNet, Style};
+use fourfold_engine::sim::{self, Director, Fault, SharedMachine, SimConfig, SimNet, Style};
 use fourfold_engine::{App, BUFFER_BYTES, ListenerId, Mailbox, Net, SEND_QUEUE_HIGH, mailbox};
 use fourfold_proxy::{Mail, Proxy, Shared, Totals};
 use std::collections::VecDeque;
@@ -16,6 +17,9 @@ use std::sync::atomic::Ordering::Relaxed;
 const IDLE_TURNS_MAX: u32 = 16;
 /// Turns of one run; a world that needs more is going round in circles.
 const TURNS_MAX: u64 = 400_000;
+/// Connections that a shard tries to make in one run, at most: some hundred clients, and each may wait for some seconds and
+/// find out now and then whether it still has to.
+const CONNECTS_MAX: u64 = 20_000;
 /// The buffer that fills a queue may reach beyond the mark; of completions two batches of four may still come after that.
 fn queued_max(style: Style) -> usize {
     SEND_QUEUE_HIGH + BUFFER_BYTES * if style == Style::Readiness { 1 } else { 9 }
@@ -62,6 +66,8 @@ pub(crate) struct Run<'a> {
     pub shared: Arc<Shared>,
     pub machine: SharedMachine,
     pub shards: Vec<Shard>,
+    /// In the world of requests.
+    pub ledger: SharedLedger,
     rng: Prng,
     now: Millis,
     turns: u64,
@@ -106,6 +112,7 @@ impl<'a> Run<'a> {
         let mut run = Self {
             scenario,
             shards: Vec::new(),
+            ledger: SharedLedger::default(),
             rng: Prng::new(!scenario.seed),
             now: 0,
             turns: 0,
@@ -134,10 +141,14 @@ impl<'a> Run<'a> {
             fault,
             trace,
         };
-        let mut net = SimNet::new(config, self.machine.clone(), Box::new(scenario.weather.clone()));
-        for client in scenario.clients.iter().filter(|client| client.shard == number) {
-            let behaviour: Behaviour = client.behaviour.clone();
-            net.add_client(ListenerId(client.listener), client.from, client.at, behaviour);
+        let mut net = SimNet::new(config, self.machine.clone(), self.director());
+        for (nth, client) in scenario.clients.iter().enumerate().filter(|client| client.1.shard == number) {
+            let ClientPlan { listener, from, at, behaviour, .. } = client.clone();
+            let listener = ListenerId(listener);
+            match scenario.web.as_ref().and_then(|web| web.client(&self.ledger, nth)) {
+                Some(script) => net.add_speaker(listener, from, at, behaviour, script),
+                None => net.add_client(listener, from, at, behaviour),
+            };
         }
         let (sender, mailbox) = mailbox().map_err(|errno| errno.to_string())?;
         if let Some(shard) = self.shared.shards.get(number) {
@@ -145,6 +156,14 @@ impl<'a> Run<'a> {
         }
         let app = Proxy::new(Arc::clone(&self.shared), number, 0);
         Ok(Shard { net, app, mailbox, mail: VecDeque::new(), finished: false })
+    }
+
+    fn director(&self) -> Box<dyn Director> {
+        let weather = self.scenario.weather.clone();
+        match &self.scenario.web {
+            Some(web) => Box::new(HttpWeather { weather, manners: web.manners, ledger: self.ledger.clone() }),
+            None => Box::new(weather),
+        }
     }
 
     fn play(&mut self) -> Checked {
@@ -212,6 +231,9 @@ impl<'a> Run<'a> {
         if let Some(text) = self.machine.borrow_mut().take_violations().pop() {
             return Err(("every lease is one tuple, given back once and not too early", text));
         }
+        if let Some(broken) = self.ledger.borrow_mut().broken.pop() {
+            return Err(broken);
+        }
         let Some(shard) = self.shards.get_mut(index) else { return Ok(()) };
         if let Some(text) = shard.net.take_violations().pop() {
             return Err(("bytes arrive in order", text));
@@ -227,6 +249,9 @@ impl<'a> Run<'a> {
         let most = queued_max(self.scenario.style);
         if sim.queued_max > most || sim.queued_buffers_max > 2 * most / BUFFER_BYTES + 2 {
             return broken("a send queue is bounded", format!("{sim:?}"));
+        }
+        if sim.connects > CONNECTS_MAX {
+            return broken("a shortage is not answered by trying without end", format!("{sim:?}"));
         }
         if stats.buffers_in_use > stats.buffers_max {
             return broken("buffers are bounded", format!("{stats:?}"));

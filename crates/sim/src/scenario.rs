@@ -1,5 +1,6 @@
 //! What a seed stands for: a machine, a configuration, clients, servers, weather, and when it is all to end.
 
+use crate::http::Web;
 use crate::weather::{Habit, ServerPlan, Weather};
 use fourfold_base::Millis;
 use fourfold_base::prng::Prng;
@@ -53,6 +54,8 @@ pub struct Scenario {
     pub drain_deadline: Millis,
     /// A second signal.
     pub stop_at: Option<Millis>,
+    /// In the world of requests.
+    pub web: Option<Web>,
 }
 
 fn ip(a: u8, b: u8, c: u8, d: u8) -> IpAddr {
@@ -60,12 +63,12 @@ fn ip(a: u8, b: u8, c: u8, d: u8) -> IpAddr {
 }
 
 /// One of `choices`.
-fn one<T: Clone>(rng: &mut Prng, choices: &[T]) -> Option<T> {
+pub(crate) fn one<T: Clone>(rng: &mut Prng, choices: &[T]) -> Option<T> {
     choices.get(rng.below(choices.len() as u32) as usize).cloned()
 }
 
 /// `low..=high`, low twice as often as high for wide ranges: small worlds have the corners.
-fn between(rng: &mut Prng, low: u32, high: u32) -> u32 {
+pub(crate) fn between(rng: &mut Prng, low: u32, high: u32) -> u32 {
     let a = low + rng.below(high - low + 1);
     let b = low + rng.below(high - low + 1);
     a.min(b)
@@ -128,7 +131,21 @@ impl Scenario {
             clients,
             drain_at,
             drain_deadline,
+            web: None,
         }
+    }
+
+    /// The same world with requests in it.
+    pub fn http(seed: u64) -> Self {
+        let mut scenario = Self::new(seed);
+        let rng = &mut Prng::new(seed ^ 0x0068_7474_7000_0000);
+        scenario.clients.truncate(between(rng, 5, 60) as usize);
+        // What makes HTTP hard are not servers that are not there.
+        if rng.chance(1, 2) {
+            scenario.weather.servers.values_mut().for_each(|server| server.habit = Habit::Serves);
+        }
+        let web = Web::new(rng, &mut scenario.plan, &scenario.clients, &scenario.weather);
+        Self { web: Some(web), ..scenario }
     }
 
     /// How long the virtual kernel keeps a late tuple in TIME_WAIT; servers are never on loopback here.
@@ -149,6 +166,7 @@ fn machine(rng: &mut Prng) -> Machine {
         tw_reuse: u64::from(rng.below(3)),
         tw_reuse_delay_ms: 1000,
         seed: 1,
+        secret: [2, 3],
         tcp_timestamps: !rng.chance(1, 4),
     }
 }

@@ -7,7 +7,12 @@ const SEEDS: u64 = 300;
 
 #[track_caller]
 fn caught(fault: Fault, invariants: &[&str]) {
-    let failures = (0..SEEDS).filter_map(|seed| run(&Scenario::new(seed), Some(fault), 0).err());
+    caught_in(Scenario::new, fault, invariants);
+}
+
+#[track_caller]
+fn caught_in(world: fn(u64) -> Scenario, fault: Fault, invariants: &[&str]) {
+    let failures = (0..SEEDS).filter_map(|seed| run(&world(seed), Some(fault), 0).err());
     let found: Vec<String> = failures.map(|failure| failure.invariant.to_string()).collect();
     println!("{fault:?}: {} of {SEEDS} seeds, {:?}", found.len(), found.first());
     for invariant in invariants {
@@ -36,18 +41,29 @@ fn bytes_dropped_under_pressure_are_caught() {
 }
 
 #[test]
+fn a_lease_given_back_too_early_is_caught_among_requests() {
+    let invariant = "every lease is one tuple, given back once and not too early";
+    caught_in(Scenario::http, Fault::EarlyClosed, &[invariant]);
+}
+
+#[test]
+fn bytes_dropped_from_a_message_are_caught() {
+    caught_in(Scenario::http, Fault::LostBytes, &["an origin gets one well-formed request after the other"]);
+}
+
+#[test]
 fn without_a_fault_all_is_well() {
-    for seed in 0..SEEDS {
-        let failure = run(&Scenario::new(seed), None, 0).err();
+    for scenario in (0..SEEDS).flat_map(|seed| [Scenario::new(seed), Scenario::http(seed)]) {
+        let failure = run(&scenario, None, 0).err();
         assert!(failure.is_none(), "{}", failure.map_or_else(String::new, |failure| failure.to_string()));
     }
 }
 
 #[test]
 fn a_seed_is_the_same_run_every_time() {
-    for seed in 0..20 {
-        let runs = [0, 1].map(|_| run(&Scenario::new(seed), None, 0).unwrap());
+    for scenario in (0..20).flat_map(|seed| [Scenario::new(seed), Scenario::http(seed)]) {
+        let runs = [0, 1].map(|_| run(&scenario, None, 0).unwrap());
         let [a, b] = runs.map(|run| (run.totals, run.ended_at, run.events, run.turns));
-        assert_eq!(a, b, "seed {seed}");
+        assert_eq!(a, b, "seed {}", scenario.seed);
     }
 }

@@ -5,8 +5,13 @@ use fourfold_sim::{Scenario, run};
 
 #[track_caller]
 fn plays(seeds: &[u64]) {
+    plays_in(Scenario::new, seeds);
+}
+
+#[track_caller]
+fn plays_in(world: fn(u64) -> Scenario, seeds: &[u64]) {
     for seed in seeds {
-        let failure = run(&Scenario::new(*seed), None, 0).err();
+        let failure = run(&world(*seed), None, 0).err();
         assert!(failure.is_none(), "{}", failure.map_or_else(String::new, |failure| failure.to_string()));
     }
 }
@@ -46,4 +51,24 @@ fn an_idle_tunnel_is_reset_and_not_ended() {
 #[test]
 fn a_slow_reader_is_not_idle() {
     plays(&[88, 188, 238, 768, 941, 944]);
+}
+
+/// A pipelined request lay in the buffer that ended another's content, and there was no buffer to keep it in, or the content was
+/// too large: it was dropped, and the connection went on behind it.
+#[test]
+fn a_request_that_cannot_be_kept_is_the_connections_last() {
+    plays_in(Scenario::http, &[897, 1058, 11680, 13197]);
+}
+
+/// While a request's content was on its way no time-out of the server's side applied, not even if it took nothing, or
+/// had begun to answer.
+#[test]
+fn an_upload_that_the_server_does_not_take_ends() {
+    plays_in(Scenario::http, &[3781, 10058, 119_277]);
+}
+
+/// An attempt that failed for want of something local gave its lease back, which woke the next to fail the same way.
+#[test]
+fn a_missing_source_is_not_tried_without_end() {
+    plays_in(Scenario::http, &[519, 711, 2980, 3624, 3626]);
 }

@@ -19,7 +19,10 @@ cargo xtask bench tcp [--rounds N] [--seconds S] [--quick] [--peers A,B,…] [--
                                              peers against Fourfold on this machine
                       peers: nginx haproxy envoy fourfold-uring fourfold-epoll
                       scenarios: small new bulk-1 bulk-64 hold
-cargo xtask bench report                     docs/benchmarks.md from the newest file under benches/results
+cargo xtask bench http [the same flags] [--clients N]
+                                             the same for HTTP and WebSocket; N bounds what idle and reuse scenarios hold
+                      scenarios: small 10k new ws latency idle ws-idle reuse
+cargo xtask bench report                     docs/benchmarks.md from the newest files under benches/results
 ";
 
 fn main() -> ExitCode {

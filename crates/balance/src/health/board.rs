@@ -28,7 +28,7 @@ pub enum Notice {
     Probe { ok: bool },
     /// No way to the server, from some source.
     Unreachable,
-    /// From a source that had failed to, or from one whose number is like that one's.
+    /// By a source that had failed to, or by one whose number is like that one's.
     Reached,
 }
 
@@ -147,23 +147,24 @@ impl Board {
             && (!tally.has(Mark::HALF_OPEN) || tally.probes.fetch_update(Relaxed, Relaxed, take).is_ok())
     }
 
-    /// What came of an attempt or a request from the source address of this number. `Some`: tell
+    /// A new connection from the source address of this number has come about. Answers on old ones do not show
+    /// that there is still a way. `Some`: tell [`Health`](super::Health).
+    #[must_use]
+    pub fn connected(&self, server: usize, source: u32, now: Millis) -> Option<Notice> {
+        let tally = self.servers.get(server)?;
+        tally.reached_at.store(now, Relaxed);
+        let is_doubted = tally.doubted.load(Relaxed) & source_bit(source) != 0;
+        is_doubted.then_some(Notice::Reached)
+    }
+
+    /// What came of an attempt to connect or, in a protocol that has them, of a request. `Some`: tell
     /// [`Health`](super::Health).
     #[must_use]
-    pub fn record(
-        &self,
-        server: usize,
-        source: u32,
-        outcome: Outcome,
-        latency_us: u64,
-        now: Millis,
-    ) -> Option<Notice> {
+    pub fn record(&self, server: usize, outcome: Outcome, latency_us: u64) -> Option<Notice> {
         let tally = self.servers.get(server)?;
         match outcome {
-            Outcome::Success => tally.succeed(source, latency_us, now),
-            Outcome::ServerError | Outcome::GatewayError => {
-                // It was reached, whatever it said.
-                tally.reached_at.store(now, Relaxed);
+            Outcome::Success => tally.succeed(latency_us),
+            Outcome::ServerError | Outcome::GatewayError | Outcome::NoAnswer => {
                 tally.fail(outcome, self.streaks)
             }
             // Whose fault it is, is found out first.
@@ -289,18 +290,13 @@ impl Tally {
         self.marks.load(Relaxed) & mark.0 != 0
     }
 
-    fn succeed(&self, source: u32, latency_us: u64, now: Millis) -> Option<Notice> {
+    fn succeed(&self, latency_us: u64) -> Option<Notice> {
         if self.streaks.load(Relaxed) != 0 {
             self.streaks.store(0, Relaxed);
         }
         self.good.fetch_add(1, Relaxed);
         self.latency_us.fetch_add(latency_us, Relaxed);
-        self.reached_at.store(now, Relaxed);
-        if self.has(Mark::HALF_OPEN) {
-            return Some(Notice::Probe { ok: true });
-        }
-        let is_doubted = self.doubted.load(Relaxed) & source_bit(source) != 0;
-        is_doubted.then_some(Notice::Reached)
+        self.has(Mark::HALF_OPEN).then_some(Notice::Probe { ok: true })
     }
 
     fn fail(&self, outcome: Outcome, limits: Streaks) -> Option<Notice> {
@@ -348,7 +344,7 @@ impl Lanes {
     fn extend(&mut self, outcome: Outcome, limits: Streaks) -> Option<Reason> {
         let width = match outcome {
             Outcome::Unreachable => 3,
-            Outcome::GatewayError => 2,
+            Outcome::GatewayError | Outcome::NoAnswer => 2,
             _ => 1,
         };
         let limits = [

@@ -72,23 +72,25 @@ impl Faults {
         reached_at: Option<Millis>,
     ) -> Fault {
         let path = self.note(now, server, source, reached_at);
-        // There is no other that could show that it was the path.
-        if sources <= 1 {
+        if sources <= 1 || self.is_server(server, sources, reached_at) {
             return Fault::Server;
         }
-        if path.others_reach {
-            let elsewhere =
-                self.failing.iter().filter(|((_, from), path)| *from == source && path.others_reach);
-            return match (elsewhere.count(), path.failures) {
-                (servers, _) if servers >= self.rules.servers_min as usize => Fault::Source,
-                (_, failures) if failures >= self.rules.path_failures => Fault::Path,
-                _ => Fault::Undecided,
-            };
+        if !path.others_reach {
+            return Fault::Undecided;
         }
+        let elsewhere = self.failing.iter().filter(|((_, from), path)| *from == source && path.others_reach);
+        match (elsewhere.count(), path.failures) {
+            (servers, _) if servers >= self.rules.servers_min as usize => Fault::Source,
+            (_, failures) if failures >= self.rules.path_failures => Fault::Path,
+            _ => Fault::Undecided,
+        }
+    }
+
+    /// Whether enough sources have failed since anybody got through.
+    fn is_server(&self, server: u32, sources: u32, reached_at: Option<Millis>) -> bool {
         let enough = self.rules.sources_min.min(sources).max(1) as usize;
-        let unreached = |(_, path): &(_, &Failing)| reached_at.is_none_or(|at| at <= path.since);
-        let failing = self.failing.range((server, 0)..=(server, u32::MAX)).filter(unreached).take(enough);
-        if failing.count() >= enough { Fault::Server } else { Fault::Undecided }
+        let is_since = |(_, path): &(_, &Failing)| reached_at.is_none_or(|at| at < path.last);
+        self.failing.range((server, 0)..=(server, u32::MAX)).filter(is_since).take(enough).count() == enough
     }
 
     pub fn handle_success(&mut self, server: u32, source: u32) {

@@ -123,7 +123,7 @@ impl Health {
         }
     }
 
-    /// What [`Board::record`] asked to be told; `source` is the address that was used. The fault is for the caller
+    /// What [`Board::record`] or [`Board::connected`] asked to be told; `source` is the address that was used. The fault is for the caller
     /// to act on: only it can keep a path or a source out of the way.
     pub fn handle_notice(&mut self, now: Millis, server: usize, source: u32, notice: Notice) -> Fault {
         match notice {
@@ -133,11 +133,10 @@ impl Health {
             Notice::Probe { ok } => {
                 self.with_breaker(server, |breaker, counts| breaker.handle_probe(now, ok, counts));
             }
-            Notice::Reached => {}
-        }
-        if matches!(notice, Notice::Reached | Notice::Probe { ok: true }) {
-            self.faults.handle_success(server as u32, source);
-            self.board.set_doubted(server, self.faults.doubted(server as u32));
+            Notice::Reached => {
+                self.faults.handle_success(server as u32, source);
+                self.board.set_doubted(server, self.faults.doubted(server as u32));
+            }
         }
         Fault::Undecided
     }
@@ -240,7 +239,6 @@ impl Health {
         }
         patient.ejected_until = None;
         patient.returned_at = now;
-        patient.counts = self.board.counts(server);
         self.board.forget_streaks(server);
         self.board.set(server, Mark::EJECTED, false);
         self.push(Change::Returned { server });

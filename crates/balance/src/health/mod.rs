@@ -8,8 +8,9 @@
 //! ```
 //!
 //! [`Board`] is what all shards share: a line of atomics per server. A good answer costs two additions there; it
-//! reaches [`Health`] only while somebody waits for it (a breaker that is half open, a path that failed). An error does
-//! when it completes a streak or when there have been enough of them to open the breaker.
+//! reaches [`Health`] only while a half-open breaker waits for it. An error does when it completes a streak or when
+//! there have been enough of them to open the breaker. That a connection came about ([`Board::connected`]) is
+//! passed on only for sources that had failed to reach the server.
 //!
 //! **A shortage of this machine** (ports, descriptors, memory) is an [`Outcome`] of its own. It counts for nothing
 //! and against nobody.
@@ -36,7 +37,9 @@ pub enum Outcome {
     ServerError,
     /// 502, 503, 504: something behind the server.
     GatewayError,
-    /// Refused, reset before an answer, or no answer in time.
+    /// Connected, and then reset before the answer was whole, or no answer in time.
+    NoAnswer,
+    /// No connection came about: refused, unreachable, or no answer to it in time.
     Unreachable,
     /// This machine was short of ports, descriptors or memory: says nothing about the server.
     Shortage,

@@ -10,7 +10,7 @@ use super::board::Counts;
 pub struct Streaks {
     /// Of any kind.
     pub errors: u16,
-    /// 502, 503, 504, or unreachable.
+    /// 502, 503, 504, no answer, or unreachable.
     pub gateway_errors: u16,
     pub unreachable: u16,
 }

@@ -119,14 +119,18 @@ pub fn run(config: &HttpConfig, json: bool) -> anyhow::Result<ExitCode> {
 /// Until it ends by itself, or by a signal.
 async fn watch(running: &mut RunningHttpLoad) -> anyhow::Result<HttpReport> {
     let mut terminate = signal(SignalKind::terminate())?;
+    let mut asked = signal(SignalKind::user_defined1())?;
     let mut tick = tokio::time::interval(TICK);
     let live = std::io::stderr().is_terminal();
+    let mut up = false;
     let report = loop {
         tokio::select! {
             _ = terminate.recv() => break stop(running)?,
             result = tokio::signal::ctrl_c() => { result?; break stop(running)? }
+            _ = asked.recv() => eprintln!("{}", serde_json::to_string(&running.snapshot())?),
             _ = tick.tick() => {}
         }
+        up = up || say_up(running, live);
         match running.wait(Duration::ZERO) {
             Ok(report) => break report,
             Err(WaitError::StillRunning) if live => print_live(running),
@@ -138,6 +142,16 @@ async fn watch(running: &mut RunningHttpLoad) -> anyhow::Result<HttpReport> {
         eprintln!();
     }
     Ok(report)
+}
+
+/// Says once, for a program that waits for it, that every connection is there or has failed.
+fn say_up(running: &RunningHttpLoad, live: bool) -> bool {
+    let now = running.snapshot();
+    let up = now.settled >= now.wanted;
+    if up && !live {
+        eprintln!("load: open {} of {} after {:.3} s", now.held, now.wanted, now.elapsed_s);
+    }
+    up
 }
 
 fn stop(running: &mut RunningHttpLoad) -> Result<HttpReport, WaitError> {

@@ -6,9 +6,11 @@
 #![allow(dead_code, unused_imports, reason = "each test binary uses its part")]
 
 pub mod crowd;
+pub mod http;
 pub mod lab;
 pub mod origin;
 pub mod program;
+pub mod strict;
 
 pub use crowd::Crowd;
 pub use lab::{Lab, eventually};

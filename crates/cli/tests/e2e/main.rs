@@ -7,8 +7,12 @@ mod common;
 
 mod bad_input;
 mod bytes;
+mod explain;
 mod faults;
+mod http_exchange;
 mod limits;
+mod load_http;
+mod origin_http;
 mod peers;
 mod servers;
 mod tuples;

@@ -10,8 +10,8 @@ const ERROR_PAGES_MAX: usize = 64;
 /// Requests and bytes are counted in 64 bits, and compared with what a counter adds up to.
 const COUNT_MAX: u64 = 1 << 62;
 const RATE_MAX: u64 = 10_000_000;
-/// A header is kept whole until it is understood, for every connection that sends one.
-const HEAD_BYTES_MAX: u64 = 64 << 10;
+/// A header is kept whole until it is understood, in one buffer.
+const HEAD_BYTES_MAX: u64 = 16 << 10;
 
 section! { listener {
     NAME = "name",
@@ -69,7 +69,7 @@ section! { listener {
     #[http]
     FIRST_BYTE_TIMEOUT = "first_byte_timeout",
         duration(1),
-        Default::Text("10s"), "0.1",
+        Default::Text("1m"), "0.1",
         "From the accepted connection to the first byte of a request.";
     #[http]
     HEADER_TIMEOUT = "header_timeout",

@@ -110,7 +110,7 @@ impl Default for Http {
             limits: Limits::default(),
             body_bytes_max: None,
             requests_max: 0,
-            first_byte_timeout_ms: 10_000,
+            first_byte_timeout_ms: 60_000,
             header_timeout_ms: 10_000,
             body_timeout_ms: 30_000,
             send_timeout_ms: 30_000,

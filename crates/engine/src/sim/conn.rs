@@ -276,7 +276,10 @@ impl Connection {
         }
     }
     pub(super) fn left_to_write(&self) -> u64 {
-        self.talk.as_ref().map_or(self.behaviour.send_bytes - self.written, |talk| talk.left() as u64)
+        match &self.talk {
+            Some(talk) => talk.left() as u64,
+            None => self.behaviour.send_bytes - self.written,
+        }
     }
     pub(super) fn write(&mut self, count: u64) {
         self.written += count;

@@ -518,6 +518,11 @@ impl Net for SimNet {
         self.conn_of(sock.index).map(|conn| conn.remote).ok_or(Errno::ENOTCONN)
     }
 
+    /// The virtual kernel keeps no addresses of its own.
+    fn local_address(&mut self, _sock: Sock) -> Result<SocketAddr, Errno> {
+        Err(Errno::ENOTCONN)
+    }
+
     fn acked(&mut self, sock: Sock) -> Option<u64> {
         self.operand(sock)?;
         self.conn_of(sock.index).map(|conn| conn.acked())

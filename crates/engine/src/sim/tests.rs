@@ -1,6 +1,8 @@
 use super::*;
 use crate::net::{App, Event};
+use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 
 const SERVER: ([u8; 4], u16) = ([10, 0, 1, 1], 9000);
 
@@ -8,11 +10,19 @@ const SERVER: ([u8; 4], u16) = ([10, 0, 1, 1], 9000);
 struct World {
     answers: Vec<Answer>,
     accept_errors: u32,
+    /// What servers that speak hear; without it they do not speak.
+    heard: Option<Heard>,
 }
+
+type Heard = Rc<RefCell<Vec<(Vec<u8>, Option<Ended>)>>>;
 
 impl Director for World {
     fn connect(&mut self, rng: &mut Prng, _attempt: &Attempt) -> Answer {
         self.answers[rng.below(self.answers.len() as u32) as usize].clone()
+    }
+    fn script(&mut self, _rng: &mut Prng, _attempt: &Attempt) -> Option<Box<dyn Script>> {
+        let heard = self.heard.as_ref()?;
+        Some(Box::new(Echo::new(heard)))
     }
     fn accept_error(&mut self, _rng: &mut Prng, _now: Millis) -> Option<Errno> {
         self.accept_errors = self.accept_errors.checked_sub(1)?;
@@ -137,7 +147,7 @@ impl<N: Net> App<N> for Relay {
 }
 
 fn net(config: SimConfig, answers: Vec<Answer>) -> SimNet {
-    SimNet::new(config, Machine::new(1000, true), Box::new(World { answers, accept_errors: 2 }))
+    SimNet::new(config, Machine::new(1000, true), Box::new(World { answers, accept_errors: 2, heard: None }))
 }
 
 fn works(behaviour: Behaviour) -> Answer {
@@ -351,4 +361,100 @@ fn time_waits_for_the_deadline_when_nothing_happens() {
     assert_eq!(net.now(), 400, "never backwards");
     net.close_listener(ListenerId(0));
     assert!(net.connections()[0].peer_reset);
+}
+
+/// Says back what it hears, and ends when its peer does.
+struct Echo {
+    heard: Heard,
+    index: usize,
+    said: usize,
+}
+
+impl Echo {
+    fn new(heard: &Heard) -> Self {
+        heard.borrow_mut().push((Vec::new(), None));
+        Self { heard: Rc::clone(heard), index: heard.borrow().len() - 1, said: 0 }
+    }
+}
+
+impl Script for Echo {
+    fn hear(&mut self, _now: Millis, bytes: &[u8]) {
+        self.heard.borrow_mut()[self.index].0.extend_from_slice(bytes);
+    }
+    fn hear_end(&mut self, _now: Millis, how: Ended) {
+        self.heard.borrow_mut()[self.index].1 = Some(how);
+    }
+    fn next(&mut self, _now: Millis, saying: bool) -> Move {
+        let heard = self.heard.borrow();
+        let (bytes, end) = &heard[self.index];
+        match bytes.get(self.said..).filter(|new| !new.is_empty()) {
+            _ if saying => Move::Wait(None),
+            Some(new) => {
+                self.said = bytes.len();
+                Move::Say(new.to_vec())
+            }
+            None if end.is_some() => Move::Close,
+            None => Move::Wait(None),
+        }
+    }
+}
+
+/// Says its lines, each once the one before has come back and ten milliseconds have passed.
+struct Speaker {
+    lines: Vec<Vec<u8>>,
+    last: Move,
+    missing: usize,
+    next_at: Millis,
+    heard: Heard,
+}
+
+impl Script for Speaker {
+    fn hear(&mut self, now: Millis, bytes: &[u8]) {
+        self.missing -= bytes.len();
+        self.next_at = now + 10;
+        self.heard.borrow_mut()[0].0.extend_from_slice(bytes);
+    }
+    fn hear_end(&mut self, _now: Millis, how: Ended) {
+        self.heard.borrow_mut()[0].1 = Some(how);
+    }
+    fn next(&mut self, now: Millis, saying: bool) -> Move {
+        if saying || self.missing > 0 {
+            return Move::Wait(None);
+        }
+        if now < self.next_at {
+            return Move::Wait(Some(self.next_at));
+        }
+        match self.lines.pop() {
+            Some(line) => {
+                self.missing = line.len();
+                Move::Say(line)
+            }
+            None => self.last.clone(),
+        }
+    }
+}
+
+/// A speaker's lines are heard at the other end and come back, in any pieces.
+#[test]
+fn peers_that_speak_answer_each_other_through_a_tunnel() {
+    both(|style, seed| {
+        let mut rng = Prng::new(seed);
+        let lines: Vec<Vec<u8>> = (0..5u8).map(|n| vec![n; 1 + rng.below(60_000) as usize]).collect();
+        let said: Vec<u8> = lines.iter().rev().flatten().copied().collect();
+        let (heard, came_back) = (Heard::default(), Heard::default());
+        came_back.borrow_mut().push((Vec::new(), None));
+        let ends = [(Move::Finish, Ended::Fin), (Move::Reset, Ended::Reset)];
+        let (last, end) = ends[seed as usize % 2].clone();
+        let script = Speaker { lines, last, missing: 0, next_at: 0, heard: came_back.clone() };
+        let slow = |rng: &mut Prng| Behaviour { break_after: None, ..any_behaviour(rng) };
+        let world =
+            World { answers: vec![works(slow(&mut rng))], accept_errors: 0, heard: Some(heard.clone()) };
+        let mut net = SimNet::new(SimConfig::new(seed, style), Machine::new(1000, true), Box::new(world));
+        net.add_speaker(ListenerId(0), client(0), 5, slow(&mut rng), Box::new(script));
+        run(&mut net, &mut Relay::default());
+        assert_eq!(*heard.borrow(), [(said.clone(), Some(end))], "seed {seed} {style:?}");
+        assert!(came_back.borrow()[0].0 == said, "seed {seed} {style:?}");
+        let stats = net.stats();
+        assert_eq!((stats.sockets, stats.buffers_in_use), (0, 0), "seed {seed} {style:?}");
+    });
 }

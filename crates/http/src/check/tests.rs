@@ -54,6 +54,7 @@ const REQUEST_LINES: &[&str] = &[
     "X http://a?b HTTP/1.1\r\n",
     "GET / HTTP/2.0\r\n",
     "GET /\r\n",
+    "\nGET / HTTP/1.1\r\n",
 ];
 
 const STATUS_LINES: &[&str] = &[
@@ -139,5 +140,25 @@ proptest! {
         super::response(&bytes);
         super::body(&bytes);
         super::path(&bytes);
+    }
+}
+
+/// What fuzzing has found worth keeping.
+#[test]
+fn the_corpus_of_the_fuzz_targets() {
+    replay("request", super::request);
+    replay("response", super::response);
+    replay("body", super::body);
+    replay("path", super::path);
+    replay("route", super::route);
+}
+
+fn replay(name: &str, check: fn(&[u8])) {
+    let folder = format!("{}/../../fuzz/corpus/{name}", env!("CARGO_MANIFEST_DIR"));
+    let inputs: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(inputs.len() > 50, "{folder} has only {}", inputs.len());
+    for path in inputs {
+        println!("{}", path.display());
+        check(&std::fs::read(&path).unwrap());
     }
 }

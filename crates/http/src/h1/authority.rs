@@ -66,8 +66,7 @@ fn split_literal(text: &[u8]) -> Result<Split<'_>, Reject> {
 }
 
 fn parse_port(digits: &[u8]) -> Result<u16, Reject> {
-    let plain =
-        matches!(digits, [b'1'..=b'9', ..]) && digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit);
+    let plain = matches!(digits, [b'1'..=b'9', ..]) && digits.iter().all(u8::is_ascii_digit);
     let number = digits
         .iter()
         .fold(0_u32, |sum, digit| sum.saturating_mul(10).saturating_add(u32::from(digit.wrapping_sub(b'0'))));

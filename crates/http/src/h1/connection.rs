@@ -26,18 +26,13 @@ impl Connection {
     }
 
     fn note(&mut self, option: &[u8]) -> Result<(), Reject> {
-        if option.eq_ignore_ascii_case(b"keep-alive") {
-            self.keep_alive = true;
-        } else if option.eq_ignore_ascii_case(b"close") {
-            self.close = true;
-        } else if option.eq_ignore_ascii_case(b"upgrade") {
-            self.upgrade = true;
-        } else if !is_token(option) {
-            return Err(Reject::ConnectionInvalid);
-        } else if self.nominations == NOMINATIONS_MAX {
-            return Err(Reject::ConnectionTooMany);
-        } else {
-            self.nominations += 1;
+        match Known::of(option) {
+            Some(Known::Close) => self.close = true,
+            Some(Known::KeepAlive) => self.keep_alive = true,
+            Some(Known::Upgrade) => self.upgrade = true,
+            None if !is_token(option) => return Err(Reject::ConnectionInvalid),
+            None if self.nominations == NOMINATIONS_MAX => return Err(Reject::ConnectionTooMany),
+            None => self.nominations += 1,
         }
         Ok(())
     }
@@ -57,9 +52,27 @@ impl Connection {
             let Some(field) = fields.get(at).filter(|field| field.kind == FieldKind::Connection) else {
                 continue;
             };
-            for option in options(field.value.of(head)) {
-                mark(head, fields, option);
+            for name in options(field.value.of(head)).filter(|option| Known::of(option).is_none()) {
+                mark(head, fields, name);
             }
+        }
+    }
+}
+
+/// The options that speak of the connection and name no field.
+enum Known {
+    Close,
+    KeepAlive,
+    Upgrade,
+}
+
+impl Known {
+    fn of(option: &[u8]) -> Option<Self> {
+        match option.len() {
+            5 if option.eq_ignore_ascii_case(b"close") => Some(Self::Close),
+            10 if option.eq_ignore_ascii_case(b"keep-alive") => Some(Self::KeepAlive),
+            7 if option.eq_ignore_ascii_case(b"upgrade") => Some(Self::Upgrade),
+            _ => None,
         }
     }
 }
@@ -98,4 +111,30 @@ fn trim(mut text: &[u8]) -> &[u8] {
         text = rest;
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::h1::{Limits, Request};
+
+    fn kinds(fields: &str) -> Vec<FieldKind> {
+        let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        let mut request = Request::default();
+        request.parse(head.as_bytes(), &Limits::default()).unwrap();
+        request.fields.iter().skip(1).map(|field| field.kind).collect()
+    }
+
+    #[test]
+    fn nominates_what_it_may() {
+        let nominated = kinds("x-a: 1\r\nConnection: close, X-A, Cookie\r\nCookie: b=c\r\nX-A: 2\r\n");
+        let expected = [FieldKind::Nominated, FieldKind::Connection, FieldKind::Cookie, FieldKind::Nominated];
+        assert_eq!(nominated, expected);
+        let namesakes = kinds(
+            "Connection: Content-Language, X-Forwarded-User\r\nContent-Language: en\r\nX-Forwarded-User: a\r\n",
+        );
+        assert_eq!(namesakes, [FieldKind::Connection, FieldKind::Other, FieldKind::Other]);
+        assert_eq!(kinds("Connection: TE\r\nTE: trailers\r\n"), [FieldKind::Connection, FieldKind::Te]);
+        assert_eq!(kinds("Connection: close\r\nClose: 1\r\n"), [FieldKind::Connection, FieldKind::Other]);
+    }
 }

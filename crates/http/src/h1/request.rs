@@ -88,10 +88,7 @@ pub struct Request {
 impl Request {
     /// `head` is as long as [`super::head_end`] said.
     pub fn parse(&mut self, head: &[u8], limits: &Limits) -> Result<(), Reject> {
-        let start = leading_lines(head);
-        if matches!(head.get(start), Some(b'\r' | b'\n')) {
-            return Err(Reject::EmptyLines);
-        }
+        let start = skip_empty_lines(head)?;
         let (target, at) = self.read_line(head, start, limits)?;
         if head.len() > limits.head_bytes as usize {
             return Err(Reject::HeadTooLarge);
@@ -243,6 +240,16 @@ impl Request {
         self.upgrade = seen.protocol(head).filter(|_| current && !content && self.method != Method::Connect);
         self.expect_continue = expects(head, seen)? && current && content;
         Ok(())
+    }
+}
+
+/// Where the request line starts.
+fn skip_empty_lines(head: &[u8]) -> Result<usize, Reject> {
+    let start = leading_lines(head);
+    match head.get(..start) {
+        _ if matches!(head.get(start), Some(b'\r' | b'\n')) => Err(Reject::EmptyLines),
+        Some(b"" | b"\r\n" | b"\r\n\r\n") => Ok(start),
+        _ => Err(Reject::BareLf),
     }
 }
 

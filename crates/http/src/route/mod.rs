@@ -4,8 +4,8 @@
 //! (exact, then the longest prefix, then any), then by the number of further conditions, then the one that stands first. So the
 //! order of routes matters only between equals, and adding one never changes requests that it does not match.
 //!
-//! Hosts and paths are found by binary search, see `keys`: ten thousand routes cost what ten cost, as long as they differ in
-//! host or path. Those that differ in conditions only are tried in turn.
+//! Hosts and paths are found by binary search, see `keys`: ten thousand routes cost twice what ten cost (190 and 90 ns), as long as
+//! they differ in host or path. Those that differ in conditions only are tried in turn.
 //!
 //! ```
 //! use fourfold_http::route::{Ask, HostMatch, PathMatch, Router, Spec};

@@ -32,6 +32,8 @@ use std::time::Duration;
 const STARTS_PER_TURN: usize = 64;
 /// When buffers have run out, a client looks for one again after this.
 const BUFFER_RETRY_MS: Millis = 2;
+/// How often a shard that is ready looks whether the others are.
+const SETTLED_POLL_MS: Millis = 10;
 /// How long the end of the load waits for requests that are under way.
 pub const DRAIN_MS: Millis = 5_000;
 
@@ -95,6 +97,8 @@ pub(crate) struct ShardConfig {
     pub slots: usize,
     pub slice: Option<Slice>,
     pub counters: Arc<HttpCounters>,
+    /// Of every shard, this one included: the schedule begins for all at once.
+    pub everyone: Vec<Arc<HttpCounters>>,
     /// Dropped when the load of this shard is over, or its thread has died.
     pub end: Option<Sender<()>>,
     pub clock_us: fn() -> u64,
@@ -118,6 +122,8 @@ pub struct HttpLoad {
     /// Requests that may still be started.
     budget: u64,
     schedule: Option<Schedule>,
+    /// Every shard's connections are there, and the duration runs.
+    has_begun: bool,
     /// Requests started by the schedule.
     begun: u64,
     idle: VecDeque<Key>,
@@ -156,6 +162,7 @@ impl HttpLoad {
             opening: None,
             budget,
             schedule: None,
+            has_begun: false,
             begun: 0,
             idle: VecDeque::new(),
             parked: VecDeque::new(),
@@ -223,12 +230,18 @@ impl HttpLoad {
 
     /// The schedule and the duration begin once every connection is there or has failed.
     fn begin_schedule(&mut self) {
-        if self.end_us.is_some() || self.schedule.is_some() || self.counters().settled.get() < self.quota {
+        if self.has_begun || self.config.load.pace == Pace::Closed || !self.all_settled() {
             return;
         }
+        self.has_begun = true;
         let now_us = self.now_us();
         self.schedule = self.scheduled_rate().and_then(|rate| Schedule::new(now_us, self.part_of(rate)));
         self.set_end(now_us);
+    }
+
+    fn all_settled(&self) -> bool {
+        let settled: u64 = self.config.everyone.iter().map(|shard| shard.settled.get()).sum();
+        settled >= self.config.load.connections
     }
 
     fn set_end(&mut self, from_us: u64) {
@@ -265,7 +278,11 @@ impl HttpLoad {
         let parked = (!self.parked.is_empty()).then_some(self.parked_until);
         let end = self.end_us.filter(|_| !self.is_draining()).map(|us| us.div_ceil(1000));
         let wheel = self.wheel.poll_timeout();
-        [start, begin, starved, parked, end, self.draining_until, wheel].into_iter().flatten().min()
+        // Other shards do not say when they are ready.
+        let waits = !self.has_begun && !self.is_draining() && self.config.load.pace != Pace::Closed;
+        let settled = (waits && self.counters().settled.get() >= self.quota)
+            .then(|| self.now_us() / 1000 + SETTLED_POLL_MS);
+        [settled, start, begin, starved, parked, end, self.draining_until, wheel].into_iter().flatten().min()
     }
 }
 
@@ -299,7 +316,8 @@ impl<N: Net> App<N> for HttpLoad {
         let part = self.config.load.connect_rate.map_or(0.0, |rate| self.part_of(rate));
         self.opening = Schedule::new(now_us, part);
         self.create_due(net);
-        self.next_ms = self.plan_next();
+        // Clients that connect for each request are all there already.
+        self.next_ms = Some(0);
     }
 
     fn on_mail(&mut self, net: &mut N, mail: HttpMail) {

@@ -142,6 +142,12 @@ impl AccessLog {
         }
     }
 
+    /// Lines of this shard that were dropped so far.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.queue.slots.get(self.shard).map_or(0, |slot| slot.dropped.get())
+    }
+
     /// Makes the lines of this turn visible to the writer, or drops them when too many wait already. Never waits.
     pub fn flush(&mut self) {
         if self.pending.is_empty() {

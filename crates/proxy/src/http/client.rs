@@ -3,17 +3,20 @@
 
 use super::exchange::Begun;
 use super::head::{self, Onward, Who};
-use super::key::{key_of, pinned};
+use super::key::{key_of, stuck_to};
 use super::reply::{self, Reason, To};
-use super::state::{Client, Stage};
+use super::state::{Client, Exchange, Stage};
 use super::{Http, Settings};
-use crate::core::Cx;
+use crate::access::Ending;
+use crate::core::{Core, Cx};
 use crate::owner::{Tag, owner};
+use crate::preface::{Caller, Early};
 use crate::stash::Stash;
 use fourfold_base::slab::Key;
 use fourfold_config::http::{Action, Route};
 use fourfold_engine::{Buf, Close, Net, Sock};
 use fourfold_http::h1::{self, Body, Method};
+use fourfold_l4::rate::RetryAfter;
 use std::net::SocketAddr;
 
 /// How long a client may go on sending after our FIN before it is cut off.
@@ -38,7 +41,7 @@ impl Http {
         cx: &mut Cx<'_, N>,
         listener: u16,
         sock: Sock,
-        peer: SocketAddr,
+        caller: &mut Caller,
     ) -> bool {
         let now = cx.net.now();
         let first = self
@@ -50,7 +53,7 @@ impl Http {
             stage: Stage::Head,
             stash: Stash::default(),
             deadline: now + first.unwrap_or(0),
-            peer: peer.into(),
+            peer: caller.address.into(),
             listener,
             requests: 0,
             bytes: 0,
@@ -59,14 +62,25 @@ impl Http {
             full: false,
             ended: false,
             finished: false,
-            preface: false,
+            proceeding: false,
         };
         let deadline = client.deadline;
         let Ok(key) = self.clients.insert(client) else { return false };
         cx.net.adopt(sock, owner(key, Tag::HttpClient));
         cx.net.receive(sock);
         self.client_timers.set(key.slot, deadline);
+        self.take_early(cx, key, caller.read.take().unwrap_or_default());
         true
+    }
+
+    /// What came behind a PROXY header.
+    fn take_early<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, mut early: Early) {
+        while let Some(buf) = early.bytes.pop() {
+            self.on_client_received(cx, key, buf);
+        }
+        if early.ended {
+            self.on_client_eof(cx, key);
+        }
     }
 
     pub(super) fn on_client_received<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, buf: Buf) {
@@ -105,67 +119,96 @@ impl Http {
         }
     }
 
-    /// Goes on with what came before its time, and reads again once there is none left.
+    /// Goes on with what came before its time, and reads again once there is none left. One loop however many requests lie
+    /// there: what it calls comes back here instead of going deeper.
     pub(super) fn proceed<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
-        loop {
-            let Some(client) = self.clients.get(key) else { return };
-            let ready = match client.stage {
-                Stage::Head => true,
-                Stage::Busy(exchange) => self.takes_content(exchange),
-                Stage::Linger | Stage::Closing => return,
-            };
-            let Some(client) = self.clients.get_mut(key) else { return };
-            if !ready {
-                return;
-            }
-            let Some(buf) = client.stash.pop() else {
-                if client.ended && client.stage == Stage::Head {
-                    return self.close_client(cx, key, Close::Orderly);
-                }
-                if std::mem::take(&mut client.paused) {
-                    cx.net.receive(client.sock);
-                }
-                return;
-            };
-            match client.stage {
-                Stage::Busy(exchange) => self.feed(cx, key, exchange, buf),
-                _ => {
-                    let Some(buf) = self.gather(cx, key, buf) else { return };
-                    self.read_head(cx, key, buf);
-                    // Unless that was only a beginning.
-                    let Some(client) = self.clients.get_mut(key) else { return };
-                    if client.stage == Stage::Head && client.scanned > 0 {
-                        if !client.ended && std::mem::take(&mut client.paused) {
-                            cx.net.receive(client.sock);
-                        }
-                        return;
-                    }
-                }
-            }
+        let Some(client) = self.clients.get_mut(key) else { return };
+        if std::mem::replace(&mut client.proceeding, true) {
+            return;
+        }
+        while self.take_one(cx, key) {}
+        if let Some(client) = self.clients.get_mut(key) {
+            client.proceeding = false;
         }
     }
 
-    /// Joins the pieces of a head into one buffer.
-    fn gather<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, mut head: Buf) -> Option<Buf> {
-        while let Some(next) = self.clients.get_mut(key).and_then(|client| client.stash.pop()) {
-            let Some(rest) = cx.net.join(&mut head, next) else { continue };
-            // What lies before it in the buffer was used already: moved to the front there is room for all a head may have.
-            let bytes = cx.net.bytes(&head).to_vec();
-            cx.net.free(head);
-            let moved = cx.net.write(&bytes);
-            let Some(mut moved) = moved else {
-                cx.net.free(rest);
-                self.refuse(cx, key, Reason::Local, To::STRANGER);
-                return None;
-            };
-            let left = cx.net.join(&mut moved, rest);
-            if let (Some(left), Some(client)) = (left, self.clients.get_mut(key)) {
-                client.stash.push_front(left);
-                return Some(moved);
-            }
-            head = moved;
+    /// The next piece that lies there. `false`: there is none, or nobody takes it now.
+    fn take_one<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) -> bool {
+        let Some(stage) = self.clients.get(key).map(|client| client.stage) else { return false };
+        let takes = match stage {
+            Stage::Head => true,
+            Stage::Busy(exchange) => self.takes_content(exchange),
+            Stage::Linger | Stage::Closing => false,
+        };
+        if !takes {
+            return false;
         }
-        Some(head)
+        let Some(client) = self.clients.get_mut(key) else { return false };
+        let Some(buf) = client.stash.pop() else {
+            self.read_on(cx, key);
+            return false;
+        };
+        if let Stage::Busy(exchange) = stage {
+            self.feed(cx, key, exchange, buf);
+            return true;
+        }
+        self.read_head(cx, key, buf);
+        // Only a beginning?
+        let Some(client) = self.clients.get(key).filter(|client| client.stage == Stage::Head) else {
+            return true;
+        };
+        if client.scanned == 0 || self.merge(cx, key) || self.read_large_head(cx, key) {
+            return true;
+        }
+        self.read_on(cx, key);
+        false
+    }
+
+    /// There is nothing left that lies there: the client may say more, unless it has ended.
+    fn read_on<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        match client.stage {
+            Stage::Head if client.ended => return self.dismiss_client(cx, key),
+            Stage::Busy(exchange) if client.ended => return self.on_content_eof(cx, exchange),
+            _ => {}
+        }
+        if std::mem::take(&mut client.paused) {
+            cx.net.receive(client.sock);
+        }
+    }
+
+    /// Joins the first two pieces of a head. `false`: there is only one, or it fills its buffer.
+    fn merge<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) -> bool {
+        let Some(client) = self.clients.get_mut(key) else { return false };
+        let Some(mut head) = client.stash.pop() else { return false };
+        let next = if head.len() < fourfold_engine::BUFFER_BYTES { client.stash.pop() } else { None };
+        let Some(next) = next else {
+            client.stash.push_front(head);
+            return false;
+        };
+        let Some(rest) = cx.net.join(&mut head, next) else {
+            client.stash.push_front(head);
+            return true;
+        };
+        // What lies before it in the buffer was used already: moved to the front there is room for all that a head may have.
+        let bytes = cx.net.bytes(&head).to_vec();
+        cx.net.free(head);
+        let Some(mut moved) = cx.net.write(&bytes) else {
+            cx.net.free(rest);
+            self.refuse(cx, key, Reason::Local, To::STRANGER);
+            return true;
+        };
+        let left = cx.net.join(&mut moved, rest);
+        let grown = moved.len() > bytes.len();
+        if let Some(left) = left {
+            client.stash.push_front(left);
+        }
+        client.stash.push_front(moved);
+        // A whole buffer and still no end: no head is that large.
+        if !grown {
+            self.refuse(cx, key, Reason::Rejected(h1::Reject::HeadTooLarge), To::STRANGER);
+        }
+        true
     }
 
     fn read_head<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, mut buf: Buf) {
@@ -180,6 +223,9 @@ impl Http {
         let found = h1::head_end(bytes, &mut scanned);
         let Some(length) = found else {
             if let Some(reject) = h1::hopeless(bytes, &settings.limits) {
+                let (began_us, garbled) = (self.began_us(key, cx.net.micros()), cx.net.bytes(&buf));
+                let facts = self.facts(cx.core, key, began_us, cx.net.micros());
+                self.heard = facts.map(|facts| facts.garbled(garbled));
                 cx.net.free(buf);
                 return self.refuse(cx, key, Reason::Rejected(reject), To::STRANGER);
             }
@@ -192,26 +238,56 @@ impl Http {
             client.stash.push_front(buf);
             return;
         };
-        client.scanned = 0;
         client.requests = client.requests.saturating_add(1);
         let head = bytes.get(..length).unwrap_or_default();
-        let verdict = self.judge_request(cx.core, key, &settings, head, cx.net.micros());
+        let now_us = cx.net.micros();
+        let began_us = self.began_us(key, now_us);
+        self.heard = self.facts(cx.core, key, began_us, now_us);
+        if let Some(client) = self.clients.get_mut(key) {
+            client.scanned = 0;
+        }
+        let verdict = self.judge_request(cx.core, key, &settings, head, now_us);
         buf.advance(length);
+        self.stash_front(cx, key, buf);
+        self.act(cx, key, verdict);
+    }
+
+    /// A head that fills more than a buffer is looked for, and read, in a copy. `false`: it is not whole.
+    fn read_large_head<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) -> bool {
+        let Some(client) = self.clients.get_mut(key) else { return false };
+        let Some(settings) = self.settings.get(usize::from(client.listener)).cloned().flatten() else {
+            return false;
+        };
+        if client.stash.len() < 2 {
+            return false;
+        }
+        let bytes = client.stash.copy(cx.net, settings.limits.head_bytes as usize);
+        let mut scanned = usize::from(client.scanned);
+        let Some(length) = h1::head_end(&bytes, &mut scanned) else {
+            client.scanned = scanned.try_into().unwrap_or(u16::MAX);
+            let Some(reject) = h1::hopeless(&bytes, &settings.limits) else { return false };
+            self.refuse(cx, key, Reason::Rejected(reject), To::STRANGER);
+            return true;
+        };
+        client.scanned = 0;
+        client.requests = client.requests.saturating_add(1);
+        client.stash.advance(cx.net, length);
+        let head = bytes.get(..length).unwrap_or_default();
+        let verdict = self.judge_request(cx.core, key, &settings, head, cx.net.micros());
+        self.act(cx, key, verdict);
+        true
+    }
+
+    fn act<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, verdict: Result<Verdict, (Reason, To)>) {
         match verdict {
-            Ok(Verdict::Forward(begun)) => {
-                self.stash_front(cx, key, buf);
-                self.begin(cx, key, *begun);
-            }
+            Ok(Verdict::Forward(begun)) => self.begin(cx, key, *begun),
             Ok(Verdict::Answered { status, close }) => {
-                self.stash_front(cx, key, buf);
                 cx.core.counters().http_local.add(1);
                 self.count_status(cx.core, status);
+                self.log_local(cx, key, status, None);
                 self.say(cx, key, close);
             }
-            Err((reason, to)) => {
-                self.stash_front(cx, key, buf);
-                self.refuse(cx, key, reason, to);
-            }
+            Err((reason, to)) => self.refuse(cx, key, reason, to),
         }
     }
 
@@ -225,7 +301,7 @@ impl Http {
     /// What a head asks for, and what is done about it. Everything that is kept of it is copied here.
     fn judge_request(
         &mut self,
-        core: &crate::core::Core,
+        core: &Core,
         key: Key,
         settings: &Settings,
         head: &[u8],
@@ -233,11 +309,16 @@ impl Http {
     ) -> Result<Verdict, (Reason, To)> {
         let Some(client) = self.clients.get(key) else { return Err((Reason::Local, To::STRANGER)) };
         let request = &mut self.request;
-        request.parse(head, &settings.limits).map_err(|reject| (Reason::Rejected(reject), To::STRANGER))?;
+        let parsed = request.parse(head, &settings.limits);
+        self.heard = self.heard.take().map(|facts| match parsed {
+            Ok(()) => facts.understood(request, head),
+            Err(_) => facts.garbled(head),
+        });
+        parsed.map_err(|reject| (Reason::Rejected(reject), To::STRANGER))?;
         let last = settings.requests_max > 0 && u64::from(client.requests) >= settings.requests_max;
-        let keep_alive = request.keep_alive && !last && !core.draining && !client.ended;
+        let keep_alive = request.keep_alive && !last && !core.draining;
         let has_content = !matches!(request.body, Body::None | Body::Length(0));
-        let to = To::of(request, head, !keep_alive || has_content);
+        let mut to = To::of(request, head, !keep_alive || has_content);
         if matches!(request.method, Method::Connect | Method::Trace) {
             return Err((Reason::MethodUnsupported, to));
         }
@@ -249,6 +330,10 @@ impl Http {
             Err(reject) => return Err((Reason::Rejected(reject), to)),
         };
         let who = Who::of(request, head, settings, client.peer.ip(), client.peer.port);
+        if let Err(wait) = within_rates(core, client.listener, &who, request, head, now_us) {
+            to.retry_after_s = Some(wait.seconds());
+            return Err((Reason::RateLimited, to));
+        }
         let Some((index, route)) = find(settings, request, head, path) else {
             return Err((Reason::NoRoute, to));
         };
@@ -260,6 +345,10 @@ impl Http {
         }
         let mut id = [0; 32];
         let request_id = request_id(settings, request, head, &who, &mut self.random, &mut id);
+        if let Some(facts) = &mut self.heard {
+            facts.set_request_id(request_id);
+            (facts.client, facts.route) = (who.client, Some(index as u32));
+        }
         let plan = &core.shared.plan;
         let listener = plan.listeners.get(usize::from(client.listener));
         let pool = match &route.action {
@@ -283,8 +372,8 @@ impl Http {
         let hash = chosen
             .filter(|(plan, _)| plan.balance.is_keyed())
             .map(|(plan, _)| key_of(&plan.hash_key, request, head, path, &who));
-        let pin = chosen.and_then(|(plan, state)| {
-            let id = pinned(plan.sticky.as_ref()?, state.salt, request, head)?;
+        let stay = chosen.and_then(|(plan, state)| {
+            let id = stuck_to(plan.sticky.as_ref()?, state.salt, request, head)?;
             state.ids.get(&id).copied()
         });
         let Some(pool) = pool else {
@@ -309,10 +398,10 @@ impl Http {
             expects: request.expect_continue,
             body: request.body,
             hash,
-            pin,
+            stay,
             response_fields,
             sent,
-            began_us: now_us,
+            log: self.heard.take(),
         })))
     }
 
@@ -329,11 +418,19 @@ impl Http {
 
     /// Answers a request that goes no further with an error, and ends the connection unless `to` says otherwise.
     pub(super) fn refuse<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, reason: Reason, to: To) {
+        self.write_refusal(key, reason, &to);
+        self.log_local(cx, key, reason.status(), Some(reason));
+        self.say_refusal(cx, key, reason, &to);
+    }
+
+    pub(super) fn write_refusal(&mut self, key: Key, reason: Reason, to: &To) {
         let Some(client) = self.clients.get(key) else { return };
         let Some(settings) = self.settings(client.listener) else { return };
-        let retry_after = matches!(reason, Reason::RateLimited).then_some(1);
         self.out.clear();
-        reply::error(&settings, reason, &to, retry_after, &mut self.out);
+        reply::error(&settings, reason, to, &mut self.out);
+    }
+
+    pub(super) fn say_refusal<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, reason: Reason, to: &To) {
         self.count_reason(cx.core, reason);
         self.count_status(cx.core, reason.status());
         tracing::debug!(shard = cx.core.shard, reason = reason.name(), "request refused");
@@ -357,6 +454,16 @@ impl Http {
         }
         if !client.stash.is_empty() || client.paused || client.ended {
             self.proceed(cx, key);
+        }
+    }
+
+    /// Closes a connection on which no request is open. The last response may not have left yet.
+    fn dismiss_client<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
+        self.log_head(cx, key, Ending::ClientGoneRequest);
+        let Some(client) = self.clients.get(key) else { return };
+        match cx.net.unsent(client.sock) {
+            0 => self.close_client(cx, key, Close::Orderly),
+            _ => self.end_client(cx, key),
         }
     }
 
@@ -401,7 +508,7 @@ impl Http {
         client.ended = true;
         match client.stage {
             // Between requests, or in the midst of a head that will never be whole.
-            Stage::Head => self.close_client(cx, key, Close::Orderly),
+            Stage::Head => self.dismiss_client(cx, key),
             Stage::Linger if client.finished => self.close_client(cx, key, Close::Orderly),
             Stage::Busy(exchange) => self.on_content_eof(cx, exchange),
             Stage::Linger | Stage::Closing => {}
@@ -414,8 +521,10 @@ impl Http {
         client.ended = true;
         if let Stage::Busy(exchange) = stage {
             cx.core.counters().http_client_gone.add(1);
-            self.abort(cx, exchange);
+            let ending = self.exchanges.get(exchange).map_or(Ending::ClientGone, Exchange::left);
+            self.abort(cx, exchange, ending);
         }
+        self.log_head(cx, key, Ending::ClientGoneRequest);
         self.close_client(cx, key, Close::Reset);
     }
 
@@ -435,6 +544,7 @@ impl Http {
         client.stash.clear(cx.net);
         self.client_timers.cancel(key.slot);
         cx.net.close(client.sock, how);
+        self.unpin(cx, key);
     }
 
     pub(super) fn on_client_closed<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
@@ -453,7 +563,7 @@ impl Http {
         match client.stage {
             Stage::Head if client.stash.is_empty() => {
                 cx.core.counters().http_idle_closed.add(1);
-                self.close_client(cx, key, Close::Orderly);
+                self.dismiss_client(cx, key);
             }
             Stage::Head => self.refuse(cx, key, Reason::HeaderTimeout, To::STRANGER),
             Stage::Busy(exchange) => self.on_stall(cx, key, exchange),
@@ -475,7 +585,7 @@ impl Http {
         if unsent > 0 && unsent == client.bytes {
             cx.core.counters().http_send_timeout.add(1);
             if let Stage::Busy(exchange) = client.stage {
-                self.abort(cx, exchange);
+                self.abort(cx, exchange, Ending::SendTimeout);
             }
             return self.close_client(cx, key, Close::Reset);
         }
@@ -505,14 +615,45 @@ impl Http {
             let Some(client) = self.clients.get(key) else { continue };
             match client.stage {
                 Stage::Closing => continue,
-                Stage::Busy(exchange) => self.abort(cx, exchange),
-                Stage::Head | Stage::Linger => {}
+                Stage::Busy(exchange) => self.abort(cx, exchange, Ending::Drained),
+                Stage::Head => self.log_head(cx, key, Ending::Drained),
+                Stage::Linger => {}
             }
             cx.core.counters().drain_cut.add(1);
             self.close_client(cx, key, Close::Reset);
         }
         self.close_conns(cx);
     }
+}
+
+/// Every one of the listener's request_rates must have room.
+fn within_rates(
+    core: &Core,
+    listener: u16,
+    who: &Who,
+    request: &h1::Request,
+    head: &[u8],
+    now_us: u64,
+) -> Result<(), RetryAfter> {
+    let Some(rates) = core.shared.rates.get(usize::from(listener)) else { return Ok(()) };
+    if rates.requests.is_empty() {
+        return Ok(());
+    }
+    let field = |name: &str| value_of(request, head, name);
+    rates.requests.take(who.client, field, now_us).inspect_err(|_| {
+        core.notice(&core.shared.notices.request_rate, now_us / 1000, || {
+            let name = core.shared.plan.listeners.get(usize::from(listener)).map_or("", |one| &one.name);
+            format!(
+                "listener {name}: requests of {} are answered with 429: more than request_rate",
+                who.client
+            )
+        });
+    })
+}
+
+pub(super) fn value_of<'a>(request: &h1::Request, head: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let same = |field: &&h1::Field| field.name.of(head).eq_ignore_ascii_case(name.as_bytes());
+    request.fields.iter().find(same).map(|field| field.value.of(head))
 }
 
 fn find<'a>(

@@ -4,9 +4,11 @@
 use super::Http;
 use super::client::send_all;
 use super::head::Down;
+use super::log::Facts;
 use super::place::outcome_of;
 use super::reply::{Reason, To};
-use super::state::{Exchange, Phase, Role, Stage};
+use super::state::{Client, Exchange, Phase, Role, Stage};
+use crate::access::Ending;
 use crate::core::{Core, Cx};
 use crate::reason::Refusal;
 use crate::upstream::{Choice, Want};
@@ -38,10 +40,10 @@ pub(super) struct Begun {
     pub expects: bool,
     pub body: Body,
     pub hash: Option<u64>,
-    pub pin: Option<u32>,
+    pub stay: Option<u32>,
     pub response_fields: Vec<u8>,
     pub sent: Vec<u8>,
-    pub began_us: u64,
+    pub log: Option<Facts>,
 }
 
 impl Exchange {
@@ -74,14 +76,13 @@ impl Exchange {
             stale: 0,
             avoid: Vec::new(),
             hash: begun.hash,
-            pin: begun.pin,
+            stay: begun.stay,
             place: None,
             wait_until: 0,
             active: now,
             up_bytes: 0,
             down_bytes: 0,
-            log: None,
-            began_us: begun.began_us,
+            log: begun.log,
             connect_us: 0,
             open_us: 0,
             answered_us: 0,
@@ -96,6 +97,7 @@ impl Exchange {
             head_only: self.asked.method == h1::Method::Head,
             close: !self.keep_alive || !self.request.is_done(),
             json: self.json,
+            retry_after_s: None,
         }
     }
 }
@@ -116,6 +118,9 @@ impl Http {
                 }
                 self.start(cx, key);
                 self.hold_early(cx, client, key);
+                if self.clients.get(client).is_some_and(|client| client.ended) {
+                    self.on_content_eof(cx, key);
+                }
             }
             // There are as many as clients, and a client has one at a time.
             Err(_) => self.refuse(cx, client, Reason::Local, To::STRANGER),
@@ -127,7 +132,8 @@ impl Http {
         if self.takes_content(exchange) {
             return;
         }
-        let Some(client) = self.clients.get_mut(client) else { return };
+        let ours = |client: &&mut Client| client.stage == Stage::Busy(exchange);
+        let Some(client) = self.clients.get_mut(client).filter(ours) else { return };
         if !client.stash.is_empty() && !std::mem::replace(&mut client.paused, true) {
             cx.net.pause(client.sock);
         }
@@ -146,10 +152,18 @@ impl Http {
             let now = cx.net.now();
             let Some(exchange) = self.exchanges.get(key) else { return true };
             let pool = usize::from(exchange.pool);
+            if let Some(conn) = self.take_pinned(key) {
+                if self.enter(cx, key, conn) {
+                    self.attach(cx, key, conn);
+                    return true;
+                }
+                self.drop_conn(cx, conn);
+            }
+            let Some(exchange) = self.exchanges.get(key) else { return true };
             let idle = &self.idle;
             let want = Want {
                 key: exchange.hash,
-                pin: exchange.pin,
+                stay: exchange.stay,
                 request: true,
                 warm: &|server| idle.has(pool, server),
                 avoid: &exchange.avoid,
@@ -304,6 +318,7 @@ impl Http {
         (exchange.conn, exchange.phase, exchange.active) = (Some(conn_key), Phase::Open, now);
         exchange.open_us = cx.net.micros();
         if conn.uses > 1 {
+            exchange.connect_us = 0;
             cx.core.counters().http_reused.add(1);
         }
         let (client, sock) = (exchange.client, conn.sock);
@@ -358,11 +373,13 @@ impl Http {
         let route = settings.routes.get(exchange.route as usize);
         let most = route.and_then(|route| route.body_bytes_max).or(settings.body_bytes_max);
         if most.is_some_and(|most| exchange.up_bytes > most) {
+            // With the beginning of what follows.
+            exchange.keep_alive = false;
             cx.net.free(buf);
             return self.fail(cx, key, Reason::BodyTooLarge);
         }
         if decoded.used < buf.len() {
-            self.put_back(cx, client, &buf, decoded.used);
+            self.put_back(cx, client, key, &buf, decoded.used);
         }
         let empty = decoded.data.is_empty();
         buf.advance(decoded.data.start);
@@ -379,14 +396,19 @@ impl Http {
     }
 
     /// The bytes of `buf` behind `used` are the next request's.
-    fn put_back<N: Net>(&mut self, cx: &mut Cx<'_, N>, client: Key, buf: &Buf, used: usize) {
+    fn put_back<N: Net>(&mut self, cx: &mut Cx<'_, N>, client: Key, key: Key, buf: &Buf, used: usize) {
         let rest = cx.net.bytes(buf).get(used..).unwrap_or_default().to_vec();
         let rest = cx.net.write(&rest);
         let Some(client) = self.clients.get_mut(client) else { return };
         match rest {
             Some(rest) => client.stash.push_front(rest),
             // Nothing after this request can be understood.
-            None => client.ended = true,
+            None => {
+                client.ended = true;
+                if let Some(exchange) = self.exchanges.get_mut(key) {
+                    exchange.keep_alive = false;
+                }
+            }
         }
     }
 
@@ -460,12 +482,16 @@ impl Http {
     pub(super) fn on_content_eof<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         let client = exchange.client;
+        // What it had sent before is served: the rest of this request, or the next ones.
+        if self.clients.get(client).is_some_and(|client| !client.stash.is_empty()) {
+            return;
+        }
         exchange.keep_alive = false;
-        let held = self.clients.get(client).is_some_and(|client| !client.stash.is_empty());
         // A client that closes its sending side may still read; one that closes in the midst of its request has gone.
-        if !exchange.request.is_done() && !held {
+        if !exchange.request.is_done() {
             cx.core.counters().http_client_gone.add(1);
-            self.abort(cx, key);
+            let ending = exchange.left();
+            self.abort(cx, key, ending);
             self.close_client(cx, client, Close::Reset);
         }
     }
@@ -504,7 +530,7 @@ impl Http {
                 allowed
             }
         };
-        let outcome = if forgiven { Outcome::Shortage } else { Outcome::Unreachable };
+        let outcome = if forgiven { Outcome::Shortage } else { Outcome::NoAnswer };
         self.tell(cx, key, outcome);
         if !allowed || !(forgiven || self.afford_retry(cx, key)) {
             return self.fail(cx, key, reason);
@@ -585,9 +611,13 @@ impl Http {
     pub(super) fn fail<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, reason: Reason) {
         let Some(exchange) = self.exchanges.get(key) else { return };
         let (client, answered, to) = (exchange.client, exchange.answered, exchange.to());
+        let conn = exchange.conn;
         self.tell(cx, key, outcome_of(reason));
-        let Some(exchange) = self.exchanges.get(key) else { return };
-        if let Some(conn) = exchange.conn {
+        if !answered {
+            self.write_refusal(client, reason, &to);
+        }
+        self.log_failed(cx, key, reason);
+        if let Some(conn) = conn {
             self.drop_conn(cx, conn);
         }
         self.remove(cx, key);
@@ -595,11 +625,12 @@ impl Http {
             self.count_reason(cx.core, reason);
             return self.close_client(cx, client, Close::Reset);
         }
-        self.refuse(cx, client, reason, to);
+        self.say_refusal(cx, client, reason, &to);
     }
 
     /// Nobody wants the response any more.
-    pub(super) fn abort<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
+    pub(super) fn abort<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, ending: Ending) {
+        self.log_exchange(cx, key, ending);
         if let Some(conn) = self.exchanges.get(key).and_then(|exchange| exchange.conn) {
             self.drop_conn(cx, conn);
         }
@@ -668,15 +699,19 @@ impl Http {
     fn on_open_due<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
         let now = cx.net.now();
         let timeout = self.response_timeout(cx.core, key);
+        let awaited = self.takes_content(key);
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         let stalled = self.clients.get(exchange.client).is_some_and(|client| client.full);
-        // A request on its way is body_timeout's business, a client that does not read send_timeout's.
-        if !exchange.request.is_done() || stalled {
+        // A request on its way is body_timeout's business, unless the server takes nothing of it or has begun to answer; a client
+        // that does not read is send_timeout's.
+        if awaited && !exchange.answered || stalled {
             exchange.active = now;
         }
-        if timeout == 0 || now < exchange.active + timeout {
-            let at = exchange.active + timeout.max(1_000);
-            return self.exchange_timers.set(key.slot, at);
+        if timeout == 0 {
+            return;
+        }
+        if now < exchange.active + timeout {
+            return self.exchange_timers.set(key.slot, exchange.active + timeout);
         }
         if exchange.answered {
             return self.fail(cx, key, Reason::ResponseTimeout);
@@ -703,6 +738,7 @@ impl Http {
         self.count_status(cx.core, exchange.status);
         cx.core.counters().bytes_up.add(exchange.up_bytes);
         cx.core.counters().bytes_down.add(exchange.down_bytes);
+        self.log_exchange(cx, key, Ending::Ok);
         if let Some(conn) = conn {
             self.release(cx, conn, reusable && whole);
         }

@@ -166,7 +166,8 @@ impl Onward<'_> {
             XForwardedPort, XForwardedPrefix, XForwardedProto, XForwardedServer, XRealIp,
         };
         match kind {
-            Other => !self.is_request_id(name),
+            // Whatever else calls itself so (-Ssl, -Scheme, -User) is worth as little from a stranger.
+            Other => !self.is_request_id(name) && (self.who.trusted || !is_forwarding(name)),
             Host | ContentLength | Expect => false,
             // Extended or replaced below; from a stranger they are worth nothing.
             XForwardedFor | XForwardedProto | XForwardedHost | XForwardedPort | XRealIp => {
@@ -258,6 +259,11 @@ impl Onward<'_> {
     }
 }
 
+fn is_forwarding(name: &[u8]) -> bool {
+    const PREFIX: &[u8] = b"x-forwarded-";
+    name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
+}
+
 /// How a response's content is framed for the client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Down {
@@ -328,7 +334,9 @@ impl Back<'_> {
             Some(protocol) => upgrade(protocol.of(head), out),
             None => connection(self.close, self.client, out),
         }
-        out.extend_from_slice(self.fields);
+        if !response.is_interim() {
+            out.extend_from_slice(self.fields);
+        }
         out.extend_from_slice(b"\r\n");
     }
 }

@@ -26,7 +26,7 @@ pub(super) fn key_of(by: &HashKey, request: &h1::Request, head: &[u8], path: &[u
 }
 
 /// The id of the server that our cookie names.
-pub(super) fn pinned(sticky: &StickyCookie, salt: u64, request: &h1::Request, head: &[u8]) -> Option<u64> {
+pub(super) fn stuck_to(sticky: &StickyCookie, salt: u64, request: &h1::Request, head: &[u8]) -> Option<u64> {
     parse(cookie_value(request, head, &sticky.name)?, salt)
 }
 

@@ -7,9 +7,12 @@
 //! | `client` | the client's side: heads, content, time-outs, the end |
 //! | `exchange` | a request's way: server, queue, retry, answer |
 //! | `upstream` | connections to servers, warm ones |
+//! | `pinned` | connections that are one client's, for servers that want to know who it is |
 //! | `respond` | the server's side: response heads, content, upgrades |
 //! | `place` | a request's place at a server, and what the server is judged by |
 //! | `key` | hash keys and sticky cookies (pure) |
+//! | `log` | what is said of a request at its end |
+//! | `shed` | who goes when buffers are short |
 //! | `head`, `reply` | heads written anew, answers of our own (pure) |
 //!
 //! Refuses whatever has two interpretations, with an answer and a count. Its shard drives it with events.
@@ -18,9 +21,12 @@ mod client;
 mod exchange;
 mod head;
 mod key;
+mod log;
+mod pinned;
 mod place;
 mod reply;
 mod respond;
+mod shed;
 mod state;
 mod upstream;
 
@@ -36,7 +42,10 @@ use fourfold_base::wheel::Wheel;
 use fourfold_config::http::Http as Settings;
 use fourfold_engine::{Event, Net};
 use fourfold_http::h1;
+pub(crate) use log::Entry;
+use log::Facts;
 use state::{Client, Conn, Exchange};
+use std::collections::HashMap;
 use std::sync::Arc;
 use upstream::Idle;
 
@@ -52,11 +61,15 @@ pub(crate) struct Http {
     idle: Idle,
     /// Per pool.
     budgets: Vec<RetryBudget>,
+    /// By client: the idle connection that nobody else may use.
+    pinned: HashMap<Key, Key>,
     /// Per listener; copies of this shard's own, so that their counts are nobody else's.
     settings: Vec<Option<Arc<Settings>>>,
     request: h1::Request,
     response: h1::Response,
     path: Vec<u8>,
+    /// What the log will say of the request whose head was just read.
+    heard: Option<Facts>,
     out: Vec<u8>,
     /// Buffers of finished exchanges, for the next.
     spare: Vec<Vec<u8>>,
@@ -82,10 +95,12 @@ impl Http {
             queues: shared.pools.iter().map(|_| WaitQueue::default()).collect(),
             idle: Idle::new(shared),
             budgets: pools.map(|pool| RetryBudget::new(pool.http.retry_budget, now)).collect(),
+            pinned: HashMap::new(),
             settings: settings.map(|one| one.http.as_deref().map(|http| Arc::new(http.clone()))).collect(),
             request: h1::Request::default(),
             response: h1::Response::default(),
             path: Vec::new(),
+            heard: None,
             out: Vec::new(),
             spare: Vec::new(),
             random: Prng::new(shared.machine.seed ^ (shard as u64) << 48),

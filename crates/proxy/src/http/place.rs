@@ -24,6 +24,17 @@ impl Http {
         }
     }
 
+    /// A place at the server of a connection that nobody else may use. `false`: the server is not to be used now.
+    pub(super) fn enter<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, conn: Key) -> bool {
+        let Some(conn) = self.conns.get(conn) else { return false };
+        let (pool, server, source) = (usize::from(conn.pool), conn.server, conn.lease.source_index());
+        let entered = cx.core.upstreams.enter(pool, server as usize, cx.net.now());
+        if entered {
+            self.take_place(key, server, source);
+        }
+        entered
+    }
+
     /// The one place where servers are judged by their answers.
     pub(super) fn tell<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, outcome: Outcome) {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
@@ -57,8 +68,8 @@ impl Http {
         };
         let Some(sticky) = &plan.sticky else { return };
         // One that is full for the moment is gone back to.
-        let keeps = |pin: u32| pin as usize == who.server || state.is_fit(plan, pin as usize, cx.net.now());
-        if exchange.pin.is_some_and(keeps) {
+        let keeps = |own: u32| own as usize == who.server || state.is_fit(plan, own as usize, cx.net.now());
+        if exchange.stay.is_some_and(keeps) {
             return;
         }
         if let Some(server) = state.picker.servers().get(who.server) {
@@ -71,7 +82,7 @@ impl Http {
 pub(super) fn outcome_of(reason: Reason) -> Outcome {
     match reason {
         Reason::BadResponse(_) => Outcome::ServerError,
-        Reason::ServerClosed | Reason::ServerReset | Reason::ResponseTimeout => Outcome::Unreachable,
+        Reason::ServerClosed | Reason::ServerReset | Reason::ResponseTimeout => Outcome::NoAnswer,
         _ => Outcome::Shortage,
     }
 }

@@ -68,26 +68,35 @@ pub(super) struct To {
     pub head_only: bool,
     pub close: bool,
     pub json: bool,
+    /// When it may come again (RFC 9110 10.2.3).
+    pub retry_after_s: Option<u64>,
 }
 
 impl To {
     /// A client of whose request too little is known.
-    pub const STRANGER: To = To { version: Version::Http11, head_only: false, close: true, json: false };
+    pub const STRANGER: To =
+        To { version: Version::Http11, head_only: false, close: true, json: false, retry_after_s: None };
 
     pub fn of(request: &h1::Request, head: &[u8], close: bool) -> Self {
         let accept = request.field(FieldKind::Accept).map(|field| field.value.of(head)).unwrap_or_default();
         let json = memchr::memmem::find(accept, b"json").is_some();
-        Self { version: request.version, head_only: request.method == h1::Method::Head, close, json }
+        Self {
+            version: request.version,
+            head_only: request.method == h1::Method::Head,
+            close,
+            json,
+            retry_after_s: None,
+        }
     }
 }
 
-pub(super) fn error(http: &Http, reason: Reason, to: &To, retry_after_s: Option<u64>, out: &mut Vec<u8>) {
+pub(super) fn error(http: &Http, reason: Reason, to: &To, out: &mut Vec<u8>) {
     let status = reason.status();
     encode::status_line(status, encode::reason(status).as_bytes(), out);
     if http.explain_errors {
         encode::field(b"X-Fourfold-Reason", reason.name().as_bytes(), out);
     }
-    if let Some(seconds) = retry_after_s {
+    if let Some(seconds) = to.retry_after_s {
         out.extend_from_slice(b"Retry-After: ");
         encode::decimal(seconds, out);
         out.extend_from_slice(b"\r\n");

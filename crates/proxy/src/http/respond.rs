@@ -3,8 +3,10 @@
 use super::Http;
 use super::client::send_all;
 use super::head::{Back, Down};
+use super::log::Entry;
 use super::reply::Reason;
 use super::state::Role;
+use crate::access::Ending;
 use crate::core::Cx;
 use crate::tcp::{Handover, Tcp};
 use crate::tunnel::Upstream;
@@ -134,6 +136,7 @@ impl Http {
         let client = exchange.client;
         let head = cx.net.bytes(buf).get(..length).unwrap_or_default();
         self.write_head(key, head, Down::Nothing, false);
+        self.count_head(key);
         let Some(client) = self.clients.get(client) else { return true };
         send_all(cx.net, client.sock, &self.out)
     }
@@ -160,6 +163,13 @@ impl Http {
         back.write(&self.response, head, &mut self.out);
     }
 
+    /// For the log: what lies in `out` goes to the client.
+    fn count_head(&mut self, key: Key) {
+        if let Some(facts) = self.exchanges.get_mut(key).and_then(|exchange| exchange.log.as_mut()) {
+            facts.sent_head += self.out.len() as u32;
+        }
+    }
+
     /// The final response begins.
     fn respond<N: Net>(
         &mut self,
@@ -182,14 +192,12 @@ impl Http {
         exchange.keep_alive &= !cx.core.draining && down != Down::UntilClose;
         let close = !exchange.keep_alive;
         let reusable = self.response.keep_alive;
-        if let Some(conn) = self.conns.get_mut(key)
-            && !reusable
-        {
-            // Never taken for another request.
-            conn.uses = u32::MAX;
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.last = !reusable;
         }
         let head = cx.net.bytes(&buf).get(..length).unwrap_or_default();
         self.write_head(exchange_key, head, down, close);
+        self.count_head(exchange_key);
         buf.advance(length);
         let mut out = std::mem::take(&mut self.out);
         self.pass_content(cx, key, exchange_key, buf, &mut out);
@@ -263,7 +271,7 @@ impl Http {
             return self.fail(cx, exchange_key, Reason::Local);
         }
         if decoded.done {
-            let reusable = !beside && self.conns.get(key).is_some_and(|conn| conn.uses != u32::MAX);
+            let reusable = !beside && self.conns.get(key).is_some_and(|conn| !conn.last);
             if beside {
                 cx.core.counters().http_unasked.add(1);
             }
@@ -315,6 +323,13 @@ impl Http {
         }
     }
 
+    fn entry_of_tunnel<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) -> Option<Box<Entry>> {
+        self.count_head(key);
+        let exchange = self.exchanges.get_mut(key)?;
+        (exchange.answered, exchange.answered_us, exchange.status) = (true, cx.net.micros(), 101);
+        self.entry(cx, key).map(Box::new)
+    }
+
     /// Both sides have agreed on another protocol: from here on bytes pass as they come.
     fn switch<N: Net>(&mut self, cx: &mut Cx<'_, N>, tcp: &mut Tcp, key: Key, exchange_key: Key, early: Buf) {
         let Some(exchange) = self.exchanges.get(exchange_key) else { return cx.net.free(early) };
@@ -322,6 +337,7 @@ impl Http {
         let route = self.route(exchange).and_then(|route| route.upgrade_timeout_ms);
         let settings = self.settings.get(usize::from(listener)).and_then(Option::as_ref);
         let idle_timeout = route.or(settings.map(|one| one.upgrade_timeout_ms)).unwrap_or(0);
+        let log = self.entry_of_tunnel(cx, exchange_key);
         self.remove(cx, exchange_key);
         let (Some(client), Some(conn)) = (self.clients.get(client_key), self.conns.get(key)) else {
             return cx.net.free(early);
@@ -329,11 +345,13 @@ impl Http {
         let socks = (client.sock, conn.sock);
         if !send_all(cx.net, socks.0, &self.out) {
             cx.net.free(early);
+            log.inspect(|log| log.write(cx.core, Ending::Local, cx.net.micros()));
             self.drop_conn(cx, key);
             return self.close_client(cx, client_key, Close::Reset);
         }
         self.conn_timers.cancel(key.slot);
         self.client_timers.cancel(client_key.slot);
+        self.unpin(cx, client_key);
         let (Some(client), Some(conn)) = (self.clients.remove(client_key), self.conns.remove(key)) else {
             return cx.net.free(early);
         };
@@ -351,6 +369,7 @@ impl Http {
                 from_client: client.stash,
                 from_server: early,
                 client_ended: client.ended,
+                log,
             },
         );
     }

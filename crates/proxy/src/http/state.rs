@@ -11,6 +11,7 @@
 //! ```
 
 use super::head::Down;
+use super::log::Facts;
 use super::place::Place;
 use crate::stash::Stash;
 use fourfold_base::Millis;
@@ -71,12 +72,12 @@ pub(super) struct Client {
     pub paused: bool,
     /// More is queued for the client than it takes.
     pub full: bool,
+    /// What lies in the stash is being gone through.
+    pub proceeding: bool,
     /// FIN came.
     pub ended: bool,
     /// Our FIN has left.
     pub finished: bool,
-    /// A PROXY header is due first.
-    pub preface: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -129,25 +130,18 @@ pub(super) struct Exchange {
     pub avoid: Vec<u32>,
     pub hash: Option<u64>,
     /// The server that its cookie names.
-    pub pin: Option<u32>,
+    pub stay: Option<u32>,
     pub place: Option<Place>,
     pub wait_until: Millis,
     /// When something last moved.
     pub active: Millis,
     pub up_bytes: u64,
     pub down_bytes: u64,
-    pub log: Option<Box<LogFacts>>,
-    pub began_us: u64,
+    pub log: Option<Facts>,
     pub connect_us: u64,
     pub open_us: u64,
     pub answered_us: u64,
     pub status: u16,
-}
-
-/// What the access log says of a request, and nobody else wants to know any more.
-pub(super) struct LogFacts {
-    pub head: Box<[u8]>,
-    pub method: Box<[u8]>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -171,6 +165,10 @@ pub(super) struct Conn {
     /// When it became idle.
     pub idle_since: Millis,
     pub uses: u32,
+    /// The server has said that it ends with this response.
+    pub last: bool,
+    /// Idle, and this client's alone.
+    pub pinned: Option<Key>,
     /// The beginning of a response's head.
     pub partial: Option<Buf>,
     pub scanned: u16,

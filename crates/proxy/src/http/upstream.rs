@@ -1,8 +1,10 @@
 //! Connections to servers: made for a request, kept warm for whoever comes next, given up when they have served their time.
 
 use super::Http;
+use super::reply::Reason;
 use super::state::{Conn, Phase, Role};
 use crate::core::{Cx, Trial};
+use crate::health::Answerer;
 use crate::owner::{Tag, owner};
 use crate::shared::Shared;
 use crate::upstream::{Attempt, Blame, blame};
@@ -78,6 +80,8 @@ impl Http {
             started: now,
             idle_since: now,
             uses: 0,
+            last: false,
+            pinned: None,
             partial: None,
             scanned: 0,
             sent: 0,
@@ -89,6 +93,7 @@ impl Http {
             Ok(key) => key,
             Err(conn) => {
                 cx.core.upstreams.give_back(usize::from(pool), server, path, conn.lease, Release::Clean, now);
+                self.evict(cx);
                 return Err(Shortage::Local);
             }
         };
@@ -116,6 +121,9 @@ impl Http {
                 if let Some(conn) = self.conns.remove(conn_key) {
                     let release = blame.release();
                     cx.core.upstreams.give_back(usize::from(pool), server, path, conn.lease, release, now);
+                }
+                if blame == Blame::Shortage {
+                    self.evict(cx);
                 }
                 Err(match blame {
                     Blame::Shortage => Shortage::Local,
@@ -164,11 +172,20 @@ impl Http {
         let Some(conn) = self.conns.get(key) else { return };
         let Role::Connecting(exchange) = conn.role else { return };
         let sock = conn.sock;
-        if let Some(state) = cx.core.shared.server(usize::from(conn.pool), conn.server as usize) {
+        let who = Answerer {
+            pool: usize::from(conn.pool),
+            server: conn.server as usize,
+            source: conn.lease.source_index(),
+        };
+        if let Some(state) = cx.core.shared.server(who.pool, who.server) {
             state.succeeded();
         }
+        cx.core.reached(who, cx.net.now());
         cx.core.counters().connected.add(1);
         cx.net.receive(sock);
+        if !self.greet(cx, exchange, key) {
+            return self.fail(cx, exchange, Reason::Local);
+        }
         self.attach(cx, exchange, key);
     }
 
@@ -215,6 +232,12 @@ impl Http {
         if !reusable || worn || !room || cx.core.draining || conn.partial.is_some() {
             return self.drop_conn(cx, key);
         }
+        let client = match conn.role {
+            Role::Busy(exchange) if Self::is_pinned(cx.core, pool) => {
+                self.exchanges.get(exchange).map(|exchange| exchange.client)
+            }
+            _ => None,
+        };
         conn.role = Role::Idle;
         conn.idle_since = now;
         conn.full = false;
@@ -222,6 +245,9 @@ impl Http {
             cx.net.receive(conn.sock);
         }
         self.conn_timers.ensure(key.slot, now + rules.idle_timeout_ms);
+        if let Some(client) = client {
+            return self.pin(cx, client, key);
+        }
         self.idle.put(pool, server, key);
         cx.core.freed(pool);
     }
@@ -233,7 +259,10 @@ impl Http {
         let (pool, server) = (usize::from(conn.pool), conn.server as usize);
         match std::mem::replace(&mut conn.role, Role::Closing) {
             Role::Closing => return,
-            Role::Idle => self.idle.forget(pool, server, key),
+            Role::Idle => match conn.pinned.take() {
+                Some(client) => drop(self.pinned.remove(&client)),
+                None => self.idle.forget(pool, server, key),
+            },
             Role::Busy(_) | Role::Connecting(_) => {}
         }
         if let Some(buf) = conn.partial.take() {
@@ -248,7 +277,10 @@ impl Http {
         let Some(conn) = self.conns.remove(key) else { return };
         let pool = usize::from(conn.pool);
         cx.core.upstreams.give_back(pool, conn.server, conn.path, conn.lease, conn.release, now);
-        cx.core.freed(pool);
+        // One that never came about is no good news: whoever waits would try the same again, at once and without end.
+        if conn.uses > 0 {
+            cx.core.freed(pool);
+        }
     }
 
     pub(super) fn on_conn_due<N: Net>(&mut self, cx: &mut Cx<'_, N>, slot: u32) {
@@ -261,6 +293,14 @@ impl Http {
             return self.conn_timers.set(slot, deadline);
         }
         self.drop_conn(cx, key);
+    }
+
+    /// Gives up the warm connection that has been idle longest on some server, for one that is wanted now.
+    fn evict<N: Net>(&mut self, cx: &mut Cx<'_, N>) {
+        let oldest = self.idle.warm.iter().flatten().find_map(|stack| stack.first().copied());
+        if let Some(key) = oldest {
+            self.drop_conn(cx, key);
+        }
     }
 
     /// Warm connections are of no use any more.

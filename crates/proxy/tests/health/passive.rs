@@ -210,7 +210,9 @@ fn a_server_that_no_source_reaches_is_left_alone() {
     pool.http.idle_max = 0;
     let mut world = World::http(2, pool);
     world.set(0, Manner::Refuse);
-    assert!(world.ask(300).iter().all(|got| got.status == 200));
+    for got in world.ask(300) {
+        assert_eq!(got.status, 200, "{}", got.text);
+    }
     assert_ne!(world.fitness(0), Fitness::Up);
     assert_eq!(world.count("paths_ejected"), 0, "no path is worse than another");
     assert!(world.connects(0) < 40, "{}", world.connects(0));

@@ -148,6 +148,9 @@ pub struct Got {
 impl Got {
     fn parse(bytes: &[u8]) -> Option<Self> {
         let text = String::from_utf8_lossy(bytes).into_owned();
+        if !text.contains("\r\n\r\n") {
+            return None;
+        }
         let status = text.split(' ').nth(1)?.parse().ok()?;
         let server = text.lines().find_map(|line| line.strip_prefix("X-Server: ")?.parse::<usize>().ok());
         Some(Self { status, server: server.map(|port| port - 9000), text })
@@ -201,6 +204,7 @@ fn machine() -> Machine {
         tw_reuse_delay_ms: 1000,
         tcp_timestamps: true,
         seed: 7,
+        secret: [7, 8],
     }
 }
 

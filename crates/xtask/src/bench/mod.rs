@@ -1,7 +1,8 @@
 //! `cargo xtask bench`: peers against Fourfold on this machine, and the document made of the figures.
 //!
 //! ```text
-//!   client ──► subject ──► origin        client and origin: this program, one thread each, epoll, the same for all
+//!   client ──► subject ──► origin        client and origin: this program, one thread each, epoll, the same for all;
+//!                                        for HTTP the origin is Fourfold's
 //! ```
 //! What is compared is the CPU of the whole machine per operation, because work that a subject leaves to kernel threads or to
 //! the interrupts of others does not show in its own time. The direct path is measured in the same round and subtracted.
@@ -9,10 +10,12 @@
 
 mod client;
 mod hold;
+mod http;
 mod machine;
 mod origin;
 mod report;
 mod results;
+mod rounds;
 mod subject;
 mod tcp;
 
@@ -22,12 +25,15 @@ use std::str::FromStr;
 pub fn run(words: &[&str]) -> Result<()> {
     match words {
         ["tcp", flags @ ..] => tcp::run(&Flags::parse(flags)?),
+        ["http", flags @ ..] => http::run(&Flags::parse(flags)?),
         ["report"] => report::write(),
         // The two ends of a measurement, started by `bench tcp` as processes of their own.
         ["origin", flags @ ..] => origin::run(&Flags::parse(flags)?),
         ["client", flags @ ..] => client::run(&Flags::parse(flags)?),
         ["hold", flags @ ..] => hold::run(&Flags::parse(flags)?),
-        _ => bail!("bench what? `cargo xtask bench tcp` or `cargo xtask bench report`"),
+        _ => bail!(
+            "bench what? `cargo xtask bench tcp`, `cargo xtask bench http` or `cargo xtask bench report`"
+        ),
     }
 }
 
@@ -50,6 +56,8 @@ impl<'a> Flags<'a> {
         "connections",
         "watch",
         "scenario",
+        "clients",
+        "protocol",
     ];
 
     fn parse(words: &[&'a str]) -> Result<Flags<'a>> {

@@ -1,6 +1,8 @@
 //! Writes results and makes `docs/benchmarks.md` of them.
 
-use super::results::{DIRECT, FillSample, HoldSample, Measure, Results, Spread};
+use super::results::{
+    DIRECT, FillSample, HoldSample, Measure, PacedSample, Protocol, Results, ReuseSample, Spread,
+};
 use crate::workspace;
 use anyhow::{Context, Result};
 use std::fmt::Write;
@@ -19,8 +21,8 @@ pub fn save(results: &Results) -> Result<()> {
     let folder = results_dir();
     fs::create_dir_all(&folder)?;
     let names = (1..).map(|run| match run {
-        1 => format!("tcp-{}.json", results.date),
-        run => format!("tcp-{}-{run:02}.json", results.date),
+        1 => format!("{}-{}.json", results.protocol.name(), results.date),
+        run => format!("{}-{}-{run:02}.json", results.protocol.name(), results.date),
     });
     let free = names.map(|name| folder.join(name)).find(|path| !path.exists());
     let path = free.context("no free file name")?;
@@ -29,36 +31,42 @@ pub fn save(results: &Results) -> Result<()> {
     Ok(())
 }
 
-/// The newest results by name, which begins with the date.
-fn newest() -> Result<(String, Results)> {
-    let mut names: Vec<String> = fs::read_dir(results_dir())
-        .context("no results yet: cargo xtask bench tcp")?
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| name.starts_with("tcp-") && name.ends_with(".json"))
-        .collect();
+/// The newest results of a protocol by name, which begins with the date; `None`: there are none yet.
+fn newest(protocol: Protocol) -> Result<Option<(String, Results)>> {
+    let prefix = format!("{}-", protocol.name());
+    let names = fs::read_dir(results_dir()).context("no results yet: cargo xtask bench tcp")?;
+    let names = names.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut names: Vec<String> =
+        names.filter(|name| name.starts_with(&prefix) && name.ends_with(".json")).collect();
     names.sort_by_key(|name| name.trim_end_matches(".json").to_string());
-    let name = names.pop().context("no results yet: cargo xtask bench tcp")?;
+    let Some(name) = names.pop() else { return Ok(None) };
     let text = fs::read_to_string(results_dir().join(&name))?;
-    Ok((name.clone(), serde_json::from_str(&text).with_context(|| name)?))
+    let results = serde_json::from_str(&text).with_context(|| name.clone())?;
+    Ok(Some((name, results)))
 }
 
 pub fn write() -> Result<()> {
-    let (name, results) = newest()?;
     let path = workspace::root().join("docs/benchmarks.md");
     fs::create_dir_all(path.parent().context("docs")?)?;
-    fs::write(&path, document(&name, &results))?;
-    println!("{} from benches/results/{name}", path.display());
+    let mut text = String::from("# Benchmarks\n\nMade by `cargo xtask bench report`; do not edit.\n\n");
+    for protocol in [Protocol::Tcp, Protocol::Http] {
+        if let Some((name, results)) = newest(protocol)? {
+            text.push_str(&document(&name, &results));
+            println!("{} from benches/results/{name}", path.display());
+        }
+    }
+    fs::write(&path, text.trim_end().to_string() + "\n")?;
     Ok(())
 }
 
 fn document(name: &str, results: &Results) -> String {
     let machine = &results.machine;
-    let mut text = String::from("# Benchmarks\n\n");
+    let protocol = results.protocol.name();
+    let mut text = format!("## {}\n\n", protocol.to_uppercase());
     // Writing into a String cannot fail.
     let _ = write!(
         text,
-        "Made by `cargo xtask bench report` from [`benches/results/{name}`](../benches/results/{name}); do not edit. Repeat with \
-         `cargo xtask bench tcp`.\n\n\
+        "From [`benches/results/{name}`](../benches/results/{name}); repeat with `cargo xtask bench {protocol}`.\n\n\
          Measured {} at commit {} on {} cores ({}), {} GiB, Linux {}, local ports {}, at most {} descriptors per table; \
          {:.1} % of the machine was busy before anything was started. {} rounds, {} s per window, everything on loopback. \
          Machines differ and are noisy: ratios within a round say more than microseconds.\n\n",
@@ -74,9 +82,13 @@ fn document(name: &str, results: &Results) -> String {
         results.rounds,
         results.seconds_per_window,
     );
+    text.push_str(match results.protocol {
+        Protocol::Tcp => "Client and origin are the same small epoll programs for every subject, one thread each; every subject has one thread. ",
+        Protocol::Http => "The client is the same small epoll program for every subject and the origin is `fourfold origin --mode http`, one thread \
+            each; every subject has one thread and keeps connections to the origin (nginx `keepalive 64`, HAProxy `http-reuse always`). ",
+    });
     text.push_str(
-        "Client and origin are the same small epoll programs for every subject, one thread each; every subject has one thread. \
-         A figure is the CPU time of the whole machine (`/proc/stat`, everything but idle, waiting and stolen) divided by \
+        "A figure is the CPU time of the whole machine (`/proc/stat`, everything but idle, waiting and stolen) divided by \
          operations; *added* is that minus the direct path's figure of the same round. Ratios are against the better of nginx and \
          HAProxy in the same round. *Processes only* is the scheduler's account of client, subject and origin, which other users of \
          the machine do not disturb and which does not see kernel threads. Median, and in brackets minimum and maximum over the \
@@ -111,8 +123,14 @@ pub fn tables(results: &Results) -> String {
             Measure::BytesPerCpu => bulk_table(&mut text, results, scenario),
         }
     }
-    if !results.holds.is_empty() {
-        hold_table(&mut text, results);
+    if !results.paced.is_empty() {
+        paced_table(&mut text, results);
+    }
+    for scenario in results.hold_scenarios() {
+        hold_table(&mut text, results, scenario);
+    }
+    if !results.reuses.is_empty() {
+        reuse_table(&mut text, results);
     }
     if !results.fills.is_empty() {
         fill_table(&mut text, results);
@@ -121,27 +139,36 @@ pub fn tables(results: &Results) -> String {
     text
 }
 
-fn title(scenario: &str) -> &str {
-    match scenario {
-        "small" => "Small requests: 64 bytes each way over 64 warm connections",
-        "new" => "New connections: connect, 64 bytes each way, the origin closes; 16 at a time",
-        "bulk-1" => "Bulk: one stream from the origin to the client",
-        "bulk-64" => "Bulk: 64 streams from the origin to the client",
-        other => other,
+fn title(protocol: Protocol, scenario: &str) -> &str {
+    match (protocol, scenario) {
+        (Protocol::Tcp, "small") => "Small requests: 64 bytes each way over 64 warm connections",
+        (Protocol::Tcp, "new") => {
+            "New connections: connect, 64 bytes each way, the origin closes; 16 at a time"
+        }
+        (_, "bulk-1") => "Bulk: one stream from the origin to the client",
+        (_, "bulk-64") => "Bulk: 64 streams from the origin to the client",
+        (Protocol::Http, "small") => "Small responses: 100 bytes, 64 warm client connections",
+        (_, "10k") => "Larger responses: 10 KB, 64 warm client connections",
+        (Protocol::Http, "new") => "A new client connection per request, 100 bytes; 16 at a time",
+        (_, "ws") => "WebSocket: 32 bytes each way over 64 connections",
+        (_, other) => other,
     }
 }
 
 fn sorted_subjects<'a>(results: &'a Results, scenario: &str) -> Vec<&'a str> {
-    let order = |subject: &&str| super::subject::ALL.iter().position(|kind| kind.name() == *subject);
-    let mut subjects = results.subjects(scenario);
-    subjects.sort_by_key(order);
+    in_order(results.subjects(scenario))
+}
+
+/// As in every other table.
+fn in_order(mut subjects: Vec<&str>) -> Vec<&str> {
+    subjects.sort_by_key(|subject| super::subject::ALL.iter().position(|kind| kind.name() == *subject));
     subjects
 }
 
 fn cpu_table(text: &mut String, results: &Results, scenario: &str) {
-    let _ = writeln!(text, "## {}\n", title(scenario));
-    text.push_str("| | CPU per operation, us | added, us | ratio | processes only, us | ratio | p50, us | p99, us | failed |\n");
-    text.push_str("|---|---|---|---|---|---|---|---|---|\n");
+    let _ = writeln!(text, "### {}\n", title(results.protocol, scenario));
+    text.push_str("| | CPU per operation, us | ratio | added, us | ratio | processes only, us | ratio | p50, us | p99, us | failed |\n");
+    text.push_str("|---|---|---|---|---|---|---|---|---|---|\n");
     for subject in sorted_subjects(results, scenario) {
         let cell = |value| show(results.spread(scenario, subject, value), 1);
         let ratio = |value| match subject {
@@ -151,8 +178,9 @@ fn cpu_table(text: &mut String, results: &Results, scenario: &str) {
         let added = if subject == DIRECT { String::new() } else { cell(Results::figure) };
         let _ = writeln!(
             text,
-            "| {subject} | {} | {added} | {} | {} | {} | {} | {} | {} |",
+            "| {subject} | {} | {} | {added} | {} | {} | {} | {} | {} | {} |",
             cell(Results::cost_us),
+            ratio(Results::whole_ratio),
             ratio(Results::ratio),
             cell(Results::processes_us),
             ratio(Results::processes_ratio),
@@ -165,7 +193,7 @@ fn cpu_table(text: &mut String, results: &Results, scenario: &str) {
 }
 
 fn bulk_table(text: &mut String, results: &Results, scenario: &str) {
-    let _ = writeln!(text, "## {}\n", title(scenario));
+    let _ = writeln!(text, "### {}\n", title(results.protocol, scenario));
     text.push_str(
         "| | GB per CPU second | ratio (more is better) | ratio, processes only | GB/s | failed |\n",
     );
@@ -189,28 +217,112 @@ fn bulk_table(text: &mut String, results: &Results, scenario: &str) {
     text.push('\n');
 }
 
-fn hold_table(text: &mut String, results: &Results) {
-    text.push_str(
-        "## Holding idle connections\n\n\
-         To one upstream address, each connection proved by a token of its own, there and back. Sizes are what the descriptor \
-         limit allows: nginx has six workers and one source, HAProxy and Envoy one process, Fourfold eight sources. Memory is the \
-         growth of the resident memory of all its processes between two sizes.\n\n\
-         | | held | failed | seconds | per second | bytes per connection | wait of the first tenth, us | of the last tenth, us |\n\
-         |---|---|---|---|---|---|---|---|\n",
-    );
-    for subject in results.hold_subjects() {
-        let cell =
-            |value: fn(&HoldSample) -> Option<f64>, digits| show(results.hold_spread(subject, value), digits);
-        let _ = writeln!(
+fn hold_table(text: &mut String, results: &Results, scenario: &str) {
+    text.push_str(hold_preface(scenario));
+    let waits = results.protocol == Protocol::Tcp;
+    text.push_str("| | held | failed | seconds | per second | bytes per connection |");
+    text.push_str(if waits { " wait of the first tenth, us | of the last tenth, us |\n" } else { "\n" });
+    text.push_str(if waits { "|---|---|---|---|---|---|---|---|\n" } else { "|---|---|---|---|---|---|\n" });
+    for subject in in_order(results.hold_subjects(scenario)) {
+        let cell = |value: fn(&HoldSample) -> Option<f64>, digits| {
+            show(results.hold_spread(scenario, subject, value), digits)
+        };
+        let _ = write!(
             text,
-            "| {subject} | {} | {} | {} | {} | {} | {} | {} |",
+            "| {subject} | {} | {} | {} | {} | {} |",
             cell(|hold| Some(hold.full.held as f64), 0),
             cell(|hold| Some((hold.first.failed + hold.full.failed) as f64), 0),
             cell(|hold| Some(hold.seconds()), 2),
             cell(|hold| Some(hold.full.held as f64 / hold.seconds()), 0),
             cell(HoldSample::bytes_per_connection, 0),
-            cell(|hold| Some(f64::from(hold.first.first_tenth_us)), 0),
-            cell(|hold| Some(f64::from(hold.full.last_tenth_us)), 0),
+        );
+        if waits {
+            let first = cell(|hold| Some(f64::from(hold.first.first_tenth_us)), 0);
+            let last = cell(|hold| Some(f64::from(hold.full.last_tenth_us)), 0);
+            let _ = write!(text, " {first} | {last} |");
+        }
+        text.push('\n');
+    }
+    text.push('\n');
+}
+
+fn hold_preface(scenario: &str) -> &'static str {
+    match scenario {
+        "idle" => {
+            "### Idle keep-alive clients\n\n\
+             Each has had one answer and keeps its connection. Sizes are what the descriptor limit allows: nginx has six workers, \
+             HAProxy and Envoy one process. Memory is the growth of the resident memory of all its processes between two \
+             sizes.\n\n"
+        }
+        "ws-idle" => {
+            "### Idle WebSockets\n\n\
+             Each has sent a message and got it back. Sizes are what the descriptor limit and, for nginx, the ports of one source \
+             allow. Memory is the growth of the resident memory of all its processes between two sizes, per pair of \
+             connections.\n\n"
+        }
+        _ => {
+            "### Holding idle connections\n\n\
+             To one upstream address, each connection proved by a token of its own, there and back. Sizes are what the descriptor \
+             limit allows: nginx has six workers and one source, HAProxy and Envoy one process, Fourfold eight sources. Memory is the \
+             growth of the resident memory of all its processes between two sizes.\n\n"
+        }
+    }
+}
+
+fn paced_table(text: &mut String, results: &Results) {
+    let rate = results.paced.first().map_or(0.0, |paced| paced.rate);
+    let _ = write!(
+        text,
+        "### Latency at half load\n\n\
+         {rate:.0} requests per second for everybody, half of what the slower of nginx and HAProxy can do; an open loop over 64 \
+         connections, 100 bytes, each request timed from when it was intended. Microseconds.\n\n\
+         | | p50 | ratio | p99 | ratio | p99.9 | max | failed | not started |\n|---|---|---|---|---|---|---|---|---|\n"
+    );
+    for subject in in_order(results.paced_subjects()) {
+        let cell = |value: fn(&PacedSample) -> f64| show(results.paced_spread(subject, value), 0);
+        let ratio = |value: fn(&PacedSample) -> f64| match subject {
+            DIRECT => String::new(),
+            _ => show(results.paced_ratio(subject, value), 2),
+        };
+        let _ = writeln!(
+            text,
+            "| {subject} | {} | {} | {} | {} | {} | {} | {} | {} |",
+            cell(|paced| paced.p50_us as f64),
+            ratio(|paced| paced.p50_us as f64),
+            cell(|paced| paced.p99_us as f64),
+            ratio(|paced| paced.p99_us as f64),
+            cell(|paced| paced.p999_us as f64),
+            cell(|paced| paced.max_us as f64),
+            cell(|paced| paced.failed as f64),
+            cell(|paced| paced.not_started as f64),
+        );
+    }
+    text.push('\n');
+}
+
+fn reuse_table(text: &mut String, results: &Results) {
+    let interval = results.reuses.first().map_or(0.0, |reuse| reuse.interval_s);
+    let _ = write!(
+        text,
+        "### Many clients, few upstream connections\n\n\
+         Every client keeps its connection and sends one request every {interval:.0} s. Upstream connections as the origin counts \
+         them. Sizes are what the descriptor limit allows.\n\n\
+         | | clients | answered | failed | upstream connections at once | made in all | p50, us | p99, us | p99.9, us |\n\
+         |---|---|---|---|---|---|---|---|---|\n"
+    );
+    for subject in in_order(results.reuse_subjects()) {
+        let cell = |value: fn(&ReuseSample) -> f64| show(results.reuse_spread(subject, value), 0);
+        let _ = writeln!(
+            text,
+            "| {subject} | {} | {} | {} | {} | {} | {} | {} | {} |",
+            cell(|reuse| reuse.held as f64),
+            cell(|reuse| reuse.answered as f64),
+            cell(|reuse| reuse.failed as f64),
+            cell(|reuse| reuse.upstream_max as f64),
+            cell(|reuse| reuse.upstream_made as f64),
+            cell(|reuse| reuse.p50_us as f64),
+            cell(|reuse| reuse.p99_us as f64),
+            cell(|reuse| reuse.p999_us as f64),
         );
     }
     text.push('\n');
@@ -218,7 +330,7 @@ fn hold_table(text: &mut String, results: &Results) {
 
 fn fill_table(text: &mut String, results: &Results) {
     text.push_str(
-        "## One source, one upstream, to the last port\n\n\
+        "### One source, one upstream, to the last port\n\n\
          99 % of the default range is filled, each connection proved by a token; then, at 95 %, random ones are reset and others \
          opened, 10 000 times; the same at 5 %, before, is what that is compared with. Waits are medians from the client's connect \
          to its token's return, with 256 connections under way.\n\n\
@@ -264,7 +376,7 @@ fn verdicts(text: &mut String, results: &Results) {
         }
     }
     if !lines.is_empty() {
-        let _ = writeln!(text, "## In short\n\n{}\n", lines.join("\n"));
+        let _ = writeln!(text, "### In short\n\n{}\n", lines.join("\n"));
     }
 }
 

@@ -8,6 +8,25 @@ use std::collections::BTreeMap;
 
 pub const FORMAT: u32 = 1;
 
+/// What the subjects are asked to speak.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    #[default]
+    Tcp,
+    Http,
+}
+
+impl Protocol {
+    /// What the files of its results begin with.
+    pub fn name(self) -> &'static str {
+        match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Http => "http",
+        }
+    }
+}
+
 /// CPU seconds of the whole machine in the measured window.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cpu {
@@ -79,6 +98,8 @@ pub struct Sample {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct HoldSample {
     pub round: u32,
+    #[serde(default)]
+    pub scenario: String,
     pub subject: String,
     /// Up to the first size, after which memory was read, and on to the full size.
     pub first: Grown,
@@ -121,6 +142,42 @@ impl FillSample {
     }
 }
 
+/// An open loop at half of what the slower of nginx and HAProxy can do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PacedSample {
+    pub round: u32,
+    pub subject: String,
+    pub rate: f64,
+    pub answered: u64,
+    pub failed: u64,
+    pub not_started: u64,
+    pub p50_us: u64,
+    pub p90_us: u64,
+    pub p99_us: u64,
+    pub p999_us: u64,
+    pub max_us: u64,
+}
+
+/// Many clients that keep their connection and ask now and then.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReuseSample {
+    pub round: u32,
+    pub subject: String,
+    pub clients: u64,
+    pub interval_s: f64,
+    /// Client connections open in the end.
+    pub held: u64,
+    pub answered: u64,
+    pub failed: u64,
+    /// Connections that the origin had open at once, at most.
+    pub upstream_max: u64,
+    /// Connections that the origin accepted in all.
+    pub upstream_made: u64,
+    pub p50_us: u64,
+    pub p99_us: u64,
+    pub p999_us: u64,
+}
+
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Machine {
     pub cpu: String,
@@ -136,6 +193,8 @@ pub struct Machine {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Results {
     pub format: u32,
+    #[serde(default)]
+    pub protocol: Protocol,
     /// YYYY-MM-DD, UTC.
     pub date: String,
     pub commit: String,
@@ -148,6 +207,10 @@ pub struct Results {
     pub holds: Vec<HoldSample>,
     #[serde(default)]
     pub fills: Vec<FillSample>,
+    #[serde(default)]
+    pub paced: Vec<PacedSample>,
+    #[serde(default)]
+    pub reuses: Vec<ReuseSample>,
     /// What could not be measured, and why.
     pub absent: Vec<String>,
 }
@@ -258,6 +321,13 @@ impl Results {
         Some(self.figure(round, scenario, subject)? / best)
     }
 
+    /// As [`Results::ratio`], of the whole cost, the direct path's part included: what is left to compare where a subject adds
+    /// little more than noise.
+    pub fn whole_ratio(&self, round: u32, scenario: &str, subject: &str) -> Option<f64> {
+        let yardsticks = YARDSTICKS.iter().filter_map(|peer| self.cost_us(round, scenario, peer));
+        Some(self.cost_us(round, scenario, subject)? / yardsticks.reduce(f64::min)?)
+    }
+
     /// As [`Results::ratio`], by the scheduler's account of the processes that take part: what is left to compare when
     /// somebody else uses the machine.
     pub fn processes_ratio(&self, round: u32, scenario: &str, subject: &str) -> Option<f64> {
@@ -304,8 +374,40 @@ impl Results {
         self.samples.iter().filter(of).map(|sample| sample.measured.failures).sum()
     }
 
-    pub fn hold_subjects(&self) -> Vec<&str> {
-        unique(self.holds.iter().map(|hold| hold.subject.as_str()))
+    /// In the order of their first sample.
+    pub fn hold_scenarios(&self) -> Vec<&str> {
+        unique(self.holds.iter().map(|hold| hold.scenario.as_str()))
+    }
+
+    pub fn hold_subjects(&self, scenario: &str) -> Vec<&str> {
+        unique(self.holds.iter().filter(|hold| hold.scenario == scenario).map(|hold| hold.subject.as_str()))
+    }
+
+    pub fn paced_subjects(&self) -> Vec<&str> {
+        unique(self.paced.iter().map(|paced| paced.subject.as_str()))
+    }
+
+    pub fn paced_spread(&self, subject: &str, value: fn(&PacedSample) -> f64) -> Option<Spread> {
+        Spread::of(self.paced.iter().filter(|paced| paced.subject == subject).map(value))
+    }
+
+    /// Against the better of nginx and HAProxy in the same round.
+    pub fn paced_ratio(&self, subject: &str, value: fn(&PacedSample) -> f64) -> Option<Spread> {
+        let of = |round: u32, subject: &str| {
+            self.paced.iter().find(|paced| paced.round == round && paced.subject == subject).map(value)
+        };
+        self.per_round(|round| {
+            let best = YARDSTICKS.iter().filter_map(|peer| of(round, peer)).reduce(f64::min)?;
+            Some(of(round, subject)? / best)
+        })
+    }
+
+    pub fn reuse_subjects(&self) -> Vec<&str> {
+        unique(self.reuses.iter().map(|reuse| reuse.subject.as_str()))
+    }
+
+    pub fn reuse_spread(&self, subject: &str, value: fn(&ReuseSample) -> f64) -> Option<Spread> {
+        Spread::of(self.reuses.iter().filter(|reuse| reuse.subject == subject).map(value))
     }
 
     pub fn fill_subjects(&self) -> Vec<&str> {
@@ -316,8 +418,14 @@ impl Results {
         Spread::of(self.fills.iter().filter(|fill| fill.subject == subject).map(value))
     }
 
-    pub fn hold_spread(&self, subject: &str, value: fn(&HoldSample) -> Option<f64>) -> Option<Spread> {
-        Spread::of(self.holds.iter().filter(|hold| hold.subject == subject).filter_map(value))
+    pub fn hold_spread(
+        &self,
+        scenario: &str,
+        subject: &str,
+        value: fn(&HoldSample) -> Option<f64>,
+    ) -> Option<Spread> {
+        let wanted = |hold: &&HoldSample| hold.scenario == scenario && hold.subject == subject;
+        Spread::of(self.holds.iter().filter(wanted).filter_map(value))
     }
 }
 

@@ -3,20 +3,26 @@
 //! Every one runs as an ordinary program in the foreground with a configuration of its own in a folder under `target`,
 //! listens on a port that was free, and is ended by its process id.
 
+mod http;
+
 use super::machine::first_line;
-use super::results::DIRECT;
+use super::results::{DIRECT, Protocol};
 use crate::workspace;
 use anyhow::{Context, Result, bail};
 use fourfold_testkit::need::find_program;
 use fourfold_testkit::stat;
 use fourfold_testkit::{Client, Proc, Reserved, Signal};
+use serde_json::json;
 use std::fs;
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 const START_DEADLINE: Duration = Duration::from_secs(20);
+/// For one attempt at it.
+const PATIENCE: Duration = Duration::from_secs(1);
 const NGINX_STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +47,8 @@ pub enum Size {
     Hold,
     /// As many as one source address has ports.
     Fill,
+    /// As many pairs of connections, one to each side, as it can hold.
+    Pairs,
 }
 
 impl Kind {
@@ -60,10 +68,10 @@ impl Kind {
         known.with_context(|| format!("no peer {name:?}; known: {}", ALL.map_names()))
     }
 
-    pub fn version(self, programs: &Programs) -> Result<String> {
+    pub fn version(self, programs: &Programs, protocol: Protocol) -> Result<String> {
         let line = match self {
             Kind::Direct => return Ok("no proxy".into()),
-            Kind::Nginx => first_line(&programs.nginx()?, &["-v"]),
+            Kind::Nginx => first_line(&programs.nginx(protocol)?, &["-v"]),
             Kind::Haproxy => first_line(&programs.haproxy()?, &["-v"]),
             Kind::Envoy => first_line(&programs.envoy()?, &["--version"]),
             Kind::FourfoldUring | Kind::FourfoldEpoll => first_line(&programs.fourfold()?, &["--version"]),
@@ -91,6 +99,23 @@ impl Kind {
             Kind::FourfoldUring | Kind::FourfoldEpoll => Some((20_000, 120_000)),
         }
     }
+
+    /// The same for idle clients over HTTP, which use one descriptor each.
+    pub fn idle_sizes(self) -> Option<(usize, usize)> {
+        match self {
+            Kind::Direct => None,
+            Kind::Haproxy | Kind::Envoy => Some((4_000, 18_000)),
+            Kind::Nginx | Kind::FourfoldUring | Kind::FourfoldEpoll => Some((20_000, 100_000)),
+        }
+    }
+
+    /// The same for WebSockets.
+    pub fn pair_sizes(self) -> Option<(usize, usize)> {
+        match self {
+            Kind::FourfoldUring | Kind::FourfoldEpoll => Some((20_000, 100_000)),
+            other => other.hold_sizes(),
+        }
+    }
 }
 
 trait Names {
@@ -116,8 +141,15 @@ impl Programs {
         existing(&path, "`cargo build --release`, or --fourfold PATH")
     }
 
-    fn nginx(&self) -> Result<String> {
-        existing(Path::new(NGINX_STREAM), "apt-get install libnginx-mod-stream")?;
+    /// The client, or the origin, of this tree, whatever subject is measured.
+    pub fn tool() -> Command {
+        Command::new(workspace::target_dir().join("release/fourfold"))
+    }
+
+    fn nginx(&self, protocol: Protocol) -> Result<String> {
+        if protocol == Protocol::Tcp {
+            existing(Path::new(NGINX_STREAM), "apt-get install libnginx-mod-stream")?;
+        }
         Self::installed("nginx")
     }
 
@@ -176,36 +208,40 @@ fn envoy_binary(folder: &Path) -> Option<String> {
 /// A subject that listens.
 pub struct Running {
     pub kind: Kind,
+    pub protocol: Protocol,
     pub address: SocketAddr,
     proc: Option<Proc>,
 }
 
 impl Running {
-    /// Starts it and waits until a token has gone through it to the origin and back.
+    /// Starts it and waits until a token, or a request, has gone through it to the origin and back.
     pub fn start(
         kind: Kind,
-        size: Size,
+        (protocol, size): (Protocol, Size),
         origin: SocketAddr,
         programs: &Programs,
         folder: &Path,
     ) -> Result<Running> {
         if kind == Kind::Direct {
-            return Ok(Running { kind, address: origin, proc: None });
+            return Ok(Running { kind, protocol, address: origin, proc: None });
         }
         let address = Reserved::loopback()?.release();
-        let mut command = command(kind, size, address, origin, programs, folder)?;
-        let mut running = Running { kind, address, proc: Some(Proc::spawn(&mut command)?) };
+        let mut command = command(kind, (protocol, size), address, origin, programs, folder)?;
+        let mut running = Running { kind, protocol, address, proc: Some(Proc::spawn(&mut command)?) };
         running.wait_ready()?;
         Ok(running)
     }
 
     fn wait_ready(&mut self) -> Result<()> {
-        let (address, name) = (self.address, self.kind.name());
+        let (address, name, protocol) = (self.address, self.kind.name(), self.protocol);
         let Some(proc) = &mut self.proc else { return Ok(()) };
-        let answers = || {
-            Client::connect(address, Duration::from_secs(1)).and_then(|mut client| client.round_trip(b"E"))
+        let answers = || match protocol {
+            Protocol::Tcp => {
+                Client::connect(address, PATIENCE).and_then(|mut client| client.round_trip(b"E").map(drop))
+            }
+            Protocol::Http => answers_http(address),
         };
-        let what = format!("{name} to pass a byte on");
+        let what = format!("{name} to pass something on");
         let ready = fourfold_testkit::eventually(START_DEADLINE, &what, || {
             answers().is_ok() || !proc.is_running().unwrap_or(false)
         });
@@ -240,9 +276,22 @@ impl Running {
     }
 }
 
+/// One request that the origin answers.
+fn answers_http(address: SocketAddr) -> Result<()> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    if !answer.starts_with(b"HTTP/1.1 200 ") {
+        bail!("{}", String::from_utf8_lossy(&answer).lines().next().unwrap_or_default());
+    }
+    Ok(())
+}
+
 fn command(
     kind: Kind,
-    size: Size,
+    (protocol, size): (Protocol, Size),
     listen: SocketAddr,
     origin: SocketAddr,
     programs: &Programs,
@@ -258,43 +307,53 @@ fn command(
     Ok(match kind {
         Kind::Direct => bail!("the direct path has no program"),
         Kind::Nginx => {
-            let config = write("nginx.conf", nginx_config(size, listen, origin, &folder))?;
-            let mut command = Command::new(programs.nginx()?);
+            let text = match protocol {
+                Protocol::Tcp => nginx_config(size, listen, origin, &folder),
+                Protocol::Http => http::nginx_config(size, listen, origin, &folder),
+            };
+            let config = write("nginx.conf", text)?;
+            let mut command = Command::new(programs.nginx(protocol)?);
             command.arg("-p").arg(&folder).arg("-e").arg("stderr").arg("-c").arg(config);
             command
         }
         Kind::Haproxy => {
-            let config = write("haproxy.cfg", haproxy_config(listen, origin))?;
+            let text = match protocol {
+                Protocol::Tcp => haproxy_config(listen, origin),
+                Protocol::Http => http::haproxy_config(size, listen, origin),
+            };
+            let config = write("haproxy.cfg", text)?;
             let mut command = Command::new(programs.haproxy()?);
             command.arg("-db").arg("-f").arg(config);
             command
         }
         Kind::Envoy => {
-            let config = write("envoy.json", envoy_config(listen, origin))?;
+            let config = write("envoy.json", envoy_config(protocol, listen, origin))?;
             let mut command = Command::new(programs.envoy()?);
             command
                 .args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "error", "-c"])
                 .arg(config);
             command
         }
-        Kind::FourfoldUring => fourfold(programs, size, listen, origin, "uring")?,
-        Kind::FourfoldEpoll => fourfold(programs, size, listen, origin, "epoll")?,
+        Kind::FourfoldUring => fourfold(programs, (protocol, size), listen, origin, "uring")?,
+        Kind::FourfoldEpoll => fourfold(programs, (protocol, size), listen, origin, "epoll")?,
     })
 }
 
 fn fourfold(
     programs: &Programs,
-    size: Size,
+    (protocol, size): (Protocol, Size),
     listen: SocketAddr,
     origin: SocketAddr,
     engine: &str,
 ) -> Result<Command> {
     let mut command = Command::new(programs.fourfold()?);
-    command.args(["run", "--mode", "tcp", "--engine", engine]);
+    command.args(["run", "--mode", protocol.name(), "--engine", engine]);
     command.args(["--listen", &listen.to_string(), "--to", &origin.to_string()]);
     match size {
         Size::OneThread => command.args(["--shards", "1"]),
-        Size::Hold => command.args(["--max-connections", "120000", "--source", "127.0.0.10-127.0.0.17"]),
+        Size::Hold | Size::Pairs => {
+            command.args(["--max-connections", "120000", "--source", "127.0.0.10-127.0.0.17"])
+        }
         Size::Fill => command.args(["--max-connections", "30000"]),
     };
     Ok(command)
@@ -304,7 +363,7 @@ fn nginx_config(size: Size, listen: SocketAddr, origin: SocketAddr, folder: &Pat
     // A worker has a descriptor table of its own and holds two per connection.
     let (workers, shared) = match size {
         Size::OneThread => (1, ""),
-        Size::Hold | Size::Fill => (6, " reuseport"),
+        Size::Hold | Size::Fill | Size::Pairs => (6, " reuseport"),
     };
     format!(
         "load_module {NGINX_STREAM};
@@ -348,23 +407,26 @@ backend back
     )
 }
 
-fn envoy_config(listen: SocketAddr, origin: SocketAddr) -> String {
-    let socket = |address: SocketAddr| serde_json::json!({ "socket_address": { "address": address.ip().to_string(), "port_value": address.port() } });
-    let limit = serde_json::json!({
-        "max_connections": 1_000_000, "max_pending_requests": 1_000_000, "max_requests": 1_000_000
-    });
-    serde_json::json!({ "static_resources": {
+fn envoy_config(protocol: Protocol, listen: SocketAddr, origin: SocketAddr) -> String {
+    let socket = |address: SocketAddr| json!({ "socket_address": { "address": address.ip().to_string(), "port_value": address.port() } });
+    let limit =
+        json!({ "max_connections": 1_000_000, "max_pending_requests": 1_000_000, "max_requests": 1_000_000 });
+    let filter = match protocol {
+        Protocol::Tcp => json!({
+            "name": "envoy.filters.network.tcp_proxy",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+                "stat_prefix": "front", "cluster": "back"
+            }
+        }),
+        Protocol::Http => http::envoy_filter(),
+    };
+    json!({ "static_resources": {
         "listeners": [{
             "name": "front",
             "address": socket(listen),
             "tcp_backlog_size": 65535,
-            "filter_chains": [{ "filters": [{
-                "name": "envoy.filters.network.tcp_proxy",
-                "typed_config": {
-                    "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
-                    "stat_prefix": "front", "cluster": "back"
-                }
-            }] }]
+            "filter_chains": [{ "filters": [filter] }]
         }],
         "clusters": [{
             "name": "back",
