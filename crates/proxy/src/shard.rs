@@ -2,6 +2,7 @@
 //!
 //! The engine drives it with events, the control plane with [`Mail`].
 
+use crate::check::Checks;
 use crate::core::{Core, Cx};
 use crate::http::Http;
 use crate::owner::{self, Tag};
@@ -29,6 +30,7 @@ pub struct Proxy {
     prefaces: Prefaces,
     tcp: Tcp,
     http: Http,
+    checks: Checks,
     accept_retry_at: Option<Millis>,
     headroom_at: Millis,
     drain: Option<Drain>,
@@ -47,11 +49,13 @@ struct Drain {
 
 impl Proxy {
     pub fn new(shared: Arc<Shared>, shard: usize, now: Millis) -> Self {
+        let core = Core::new(shared, shard);
         Self {
-            prefaces: Prefaces::new(&shared, now),
-            tcp: Tcp::new(&shared, now),
-            http: Http::new(&shared, shard, now),
-            core: Core::new(shared, shard),
+            prefaces: Prefaces::new(&core.shared, now),
+            tcp: Tcp::new(&core.shared, now),
+            http: Http::new(&core.shared, shard, now),
+            checks: Checks::new(&core, now),
+            core,
             accept_retry_at: None,
             headroom_at: now,
             drain: None,
@@ -65,7 +69,7 @@ impl Proxy {
         self.prefaces.len() + self.tcp.len() + self.http.len()
     }
     pub fn is_empty(&self) -> bool {
-        self.prefaces.is_empty() && self.tcp.is_empty() && self.http.is_empty()
+        self.prefaces.is_empty() && self.tcp.is_empty() && self.http.is_empty() && self.checks.is_idle()
     }
     /// Clients in queues at present.
     pub fn waiting(&self) -> usize {
@@ -227,6 +231,7 @@ impl Proxy {
             }
         }
         let cx = &mut Cx { net: &mut *net, core: &mut self.core };
+        self.checks.stop(cx);
         self.http.drain(cx);
         if deadline <= net.now() {
             self.cut(net);
@@ -276,6 +281,7 @@ impl<N: Net> Handler<N> for Proxy {
                     Some((key, Tag::TunnelServer)) => self.tcp.on_event(cx, key, Side::Server, event),
                     Some((key, Tag::HttpClient)) => self.http.on_client(cx, key, event),
                     Some((key, Tag::HttpUpstream)) => self.http.on_upstream(cx, &mut self.tcp, key, event),
+                    Some((key, Tag::Check)) => self.checks.on_event(cx, key, event),
                     Some((key, Tag::Preface)) => {
                         self.prefaces.on_event(cx, key, event);
                         self.enter_ready(net);
@@ -309,8 +315,18 @@ impl<N: Net> App<N> for Proxy {
             Mail::Wake { pool } => self.woken(net, pool),
             Mail::Target { pool, server } => {
                 self.core.upstreams.refresh(pool, server);
+                self.checks.refresh(&mut Cx { net: &mut *net, core: &mut self.core }, pool, server);
                 self.pump(net, pool);
             }
+            Mail::Up { pool, server, since } => {
+                self.core.upstreams.came_up(pool, server, since);
+                self.pump(net, pool);
+            }
+            Mail::Avoid { pool, server, source, until } => {
+                self.core.upstreams.avoid(pool, server, source, until);
+            }
+            // on_turn follows.
+            Mail::Look => {}
             Mail::Drain { deadline } => self.drain(net, deadline),
             Mail::Trim => net.trim(),
         }
@@ -319,10 +335,12 @@ impl<N: Net> App<N> for Proxy {
 
     fn on_turn(&mut self, net: &mut N) {
         let now = net.now();
+        self.core.on_health_turn(now);
         let cx = &mut Cx { net, core: &mut self.core };
         self.prefaces.on_turn(cx);
         self.tcp.on_turn(cx);
         self.http.on_turn(cx);
+        self.checks.on_turn(cx);
         self.enter_ready(net);
         if self.accept_retry_at.is_some_and(|at| at <= now) {
             self.accept_retry_at = None;
@@ -349,8 +367,14 @@ impl<N: Net> App<N> for Proxy {
             0 => (!drain.cut).then_some(drain.deadline),
             _ => Some(0),
         });
-        let features = [self.prefaces.poll_timeout(), self.tcp.poll_timeout(), self.http.poll_timeout()];
-        features.into_iter().chain([self.accept_retry_at, self.shedder.poll_timeout(), drain]).flatten().min()
+        let features = [
+            self.prefaces.poll_timeout(),
+            self.tcp.poll_timeout(),
+            self.http.poll_timeout(),
+            self.checks.poll_timeout(),
+        ];
+        let own = [self.accept_retry_at, self.shedder.poll_timeout(), self.core.health_due(), drain];
+        features.into_iter().chain(own).flatten().min()
     }
 
     fn is_finished(&self) -> bool {
