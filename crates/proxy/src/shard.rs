@@ -9,7 +9,7 @@ use crate::owner::{self, Tag};
 use crate::preface::{Caller, Prefaces, Ready};
 use crate::reason::Refusal;
 use crate::shared::{Mail, Shared};
-use crate::shed::{self, Whose};
+use crate::shed::{Shedder, Whose};
 use crate::tcp::Tcp;
 use crate::tunnel::Side;
 use fourfold_base::Millis;
@@ -35,8 +35,7 @@ pub struct Proxy {
     headroom_at: Millis,
     drain: Option<Drain>,
     buffer_shortages: u64,
-    /// Buffers are nearly used up: when to look for slow clients.
-    shed_at: Option<Millis>,
+    shedder: Shedder,
 }
 
 struct Drain {
@@ -61,7 +60,7 @@ impl Proxy {
             headroom_at: now,
             drain: None,
             buffer_shortages: 0,
-            shed_at: None,
+            shedder: Shedder::default(),
         }
     }
 
@@ -198,23 +197,16 @@ impl Proxy {
     // Buffers run out.
 
     fn shed<N: Net>(&mut self, net: &mut N) {
+        let Some(excess) = self.shedder.handle_timeout(net) else { return };
+        let mut holders = Vec::new();
+        self.tcp.holders(net, &mut holders);
+        self.http.holders(net, &mut holders);
         let now = net.now();
-        let Some(excess) = shed::excess(net) else {
-            self.shed_at = None;
-            return;
-        };
-        if self.shed_at.is_some_and(|at| now < at) {
-            return;
-        }
-        self.shed_at = Some(now + shed::INTERVAL_MS);
-        let mut slow = Vec::new();
-        self.tcp.slow(net, &mut slow);
-        self.http.slow(net, &mut slow);
-        let chosen = shed::choose(slow, excess);
-        let (count, buffers) = (chosen.len(), chosen.iter().map(|slow| slow.buffers).sum::<usize>());
+        let (chosen, buffers) = self.shedder.choose(holders, excess, now);
+        let count = chosen.len();
         let cx = &mut Cx { net, core: &mut self.core };
-        for slow in chosen {
-            match slow.whose {
+        for whose in chosen {
+            match whose {
                 Whose::Tunnel(key) => self.tcp.shed(cx, key),
                 Whose::Client(key) => self.http.shed(cx, key),
             }
@@ -381,7 +373,7 @@ impl<N: Net> App<N> for Proxy {
             self.http.poll_timeout(),
             self.checks.poll_timeout(),
         ];
-        let own = [self.accept_retry_at, self.shed_at, self.core.health_due(), drain];
+        let own = [self.accept_retry_at, self.shedder.poll_timeout(), self.core.health_due(), drain];
         features.into_iter().chain(own).flatten().min()
     }
 

@@ -10,7 +10,7 @@ use crate::owner::{Tag, owner};
 use crate::preface::Caller;
 use crate::reason::Refusal;
 use crate::shared::Shared;
-use crate::shed::{Slow, Whose, unsent_buffers};
+use crate::shed::{Holder, Whose};
 use crate::stash::Stash;
 use crate::tunnel::{Direction, Extra, Phase, Side, Tunnel, Upstream};
 use crate::upstream::{Attempt, Blame, Choice, Want, address_key, blame};
@@ -587,13 +587,13 @@ impl Tcp {
         self.close(cx, key, Close::Reset, Ending::TunnelIdleTimeout);
     }
 
-    /// Tunnels that hold buffers and stand still.
-    pub fn slow<N: Net>(&self, net: &N, slow: &mut Vec<Slow>) {
+    /// Tunnels that hold buffers.
+    pub fn holders<N: Net>(&self, net: &N, holders: &mut Vec<Holder>) {
         let keys = (0..self.tunnels.slots()).filter_map(|slot| self.tunnels.key_at(slot));
-        slow.extend(keys.filter_map(|key| {
+        holders.extend(keys.filter_map(|key| {
             let tunnel = self.tunnels.get(key).filter(|tunnel| tunnel.phase == Phase::Open)?;
-            let buffers = unsent_buffers(net, tunnel.client) + unsent_buffers(net, tunnel.server);
-            Slow::new(Whose::Tunnel(key), buffers, net.now().saturating_sub(tunnel.active))
+            let unsent = net.unsent(tunnel.client) + net.unsent(tunnel.server);
+            (unsent > 0).then_some(Holder { whose: Whose::Tunnel(key), unsent, kept: 0, head_since: None })
         }));
     }
 

@@ -307,6 +307,11 @@ fn raw_address(address: SocketAddr) -> (libc::sockaddr_storage, u32) {
 
 /// The client's machine loses power: its end is gone and nobody is told.
 pub fn vanish(stream: TcpStream) {
+    silence(&stream);
+}
+
+/// Once closed, the socket is gone and nobody is told.
+pub fn silence(stream: &TcpStream) {
     let on: i32 = 1;
     // SAFETY: the option's value is an int that outlives the call.
     let result = unsafe {

@@ -2,13 +2,16 @@
 //! test says.
 
 use super::DEADLINE;
+use super::crowd::silence;
 use super::lab::{eventually, free_port};
 use super::origin::{deepen, reset_on_close};
 use super::program::{Config, Engine, Program};
 use super::strict::{Message, Read as Parsed, read_request, read_requests, read_response};
+use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -23,7 +26,8 @@ struct Seen {
     stop: AtomicBool,
     /// What came over each connection, in the order in which they were accepted.
     lines: Mutex<Vec<Arc<Mutex<Vec<u8>>>>>,
-    streams: Mutex<Vec<TcpStream>>,
+    streams: Mutex<HashMap<usize, TcpStream>>,
+    ended: AtomicUsize,
 }
 
 /// A server that does for every connection what its script says, each in a thread of its own. The connection is closed when
@@ -52,13 +56,15 @@ impl Scripted {
                 }
                 let record = Arc::new(Mutex::new(Vec::new()));
                 lock(&accepts.lines).push(Arc::clone(&record));
-                lock(&accepts.streams).push(stream.try_clone().unwrap());
-                let script = Arc::clone(&script);
+                lock(&accepts.streams).insert(number, stream.try_clone().unwrap());
+                let (script, accepts) = (Arc::clone(&script), Arc::clone(&accepts));
                 std::thread::spawn(move || {
                     let mut line = Line { number, stream: patient(stream), unread: Vec::new(), record };
                     script(&mut line);
                     // The clone that is kept to end all would hold it open.
-                    let _ = line.stream.shutdown(Shutdown::Both);
+                    lock(&accepts.streams).remove(&number);
+                    drop(line);
+                    accepts.ended.fetch_add(1, Relaxed);
                 });
             }
         });
@@ -70,8 +76,18 @@ impl Scripted {
         Self::start(echo_script)
     }
 
+    /// Connections whose script is at its end.
+    pub fn ended(&self) -> usize {
+        self.seen.ended.load(Relaxed)
+    }
+
     pub fn connections(&self) -> usize {
         lock(&self.seen.lines).len()
+    }
+
+    /// Where connections came from, in the order in which they were accepted.
+    pub fn peers(&self) -> Vec<SocketAddr> {
+        lock(&self.seen.streams).iter().map(|stream| stream.peer_addr().unwrap()).collect()
     }
 
     /// Every byte that came over a connection.
@@ -103,7 +119,7 @@ impl Drop for Scripted {
     fn drop(&mut self) {
         self.seen.stop.store(true, Relaxed);
         let _ = TcpStream::connect(self.address);
-        lock(&self.seen.streams).iter().for_each(|stream| drop(stream.shutdown(Shutdown::Both)));
+        lock(&self.seen.streams).values().for_each(|stream| drop(stream.shutdown(Shutdown::Both)));
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -166,6 +182,36 @@ impl Line {
         while self.more() {}
     }
 
+    /// `false`: the other side takes no more.
+    pub fn stream_takes(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
+    }
+
+    /// Until the kernel has delivered all that was said.
+    pub fn settle(&mut self) {
+        eventually("what was said has arrived", || {
+            let mut unsent: i32 = 0;
+            // SAFETY: the ioctl writes an int that outlives the call.
+            let result = unsafe { libc::ioctl(self.stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut unsent) };
+            (result < 0 || unsent == 0).then_some(())
+        });
+    }
+
+    /// Reads nothing; waits for the other side to give up.
+    pub fn wait_for_reset(&mut self) {
+        eventually("the other side gives up", || {
+            let mut poll = libc::pollfd { fd: self.stream.as_raw_fd(), events: 0, revents: 0 };
+            // SAFETY: one struct, which outlives the call.
+            unsafe { libc::poll(&raw mut poll, 1, 0) };
+            (poll.revents & (libc::POLLHUP | libc::POLLERR) != 0).then_some(())
+        });
+    }
+
+    /// The machine crashes as the script ends: nobody is told.
+    pub fn crash(&mut self) {
+        silence(&self.stream);
+    }
+
     pub fn reset(&mut self) {
         reset_on_close(&self.stream);
     }
@@ -199,6 +245,13 @@ impl Caller {
     #[track_caller]
     pub fn at(address: SocketAddr) -> Self {
         Self { stream: patient(TcpStream::connect(address).unwrap()), unread: Vec::new(), ended: false }
+    }
+
+    #[track_caller]
+    pub fn from(address: SocketAddr, source: SocketAddr) -> Self {
+        let stream = super::crowd::connect(address, Some(source)).unwrap();
+        stream.set_nonblocking(false).unwrap();
+        Self { stream: patient(stream), unread: Vec::new(), ended: false }
     }
 
     /// What the proxy has closed already takes no more.

@@ -53,13 +53,36 @@ pub enum Read {
 
 type Parsed<T> = Result<T, Read>;
 
+/// How much a sender may do beyond what a proxy should: all that RFC 9112 allows and that has one meaning only.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Rules {
+    /// Of a proxy: HTTP/1.1 in its plainest form.
+    Sent,
+    /// Of anybody: HTTP/1.0 too, absolute targets, empty lines in front, chunk extensions, codings in any case.
+    Received,
+}
+
 pub fn read_request(bytes: &[u8]) -> Read {
-    request(bytes).unwrap_or_else(|other| other)
+    request(bytes, Rules::Sent).unwrap_or_else(|other| other)
+}
+
+/// As [`read_request`], of somebody who makes use of what the RFC allows.
+pub fn read_any_request(bytes: &[u8]) -> Read {
+    let start = (0..2).fold(0, |at, _| at + if bytes[at..].starts_with(b"\r\n") { 2 } else { 0 });
+    match request(&bytes[start..], Rules::Received).unwrap_or_else(|other| other) {
+        Read::Whole(message, used) => Read::Whole(message, start + used),
+        other => other,
+    }
 }
 
 /// A response to `method`; `ended`: the connection has.
 pub fn read_response(bytes: &[u8], method: &str, ended: bool) -> Read {
-    response(bytes, method, ended).unwrap_or_else(|other| other)
+    response(bytes, method, ended, Rules::Sent).unwrap_or_else(|other| other)
+}
+
+/// As [`read_response`], of a server that makes use of what the RFC allows.
+pub fn read_any_response(bytes: &[u8], method: &str, ended: bool) -> Read {
+    response(bytes, method, ended, Rules::Received).unwrap_or_else(|other| other)
 }
 
 /// Everything that a server was sent over one connection. The last message may be unfinished, nothing may be broken.
@@ -81,34 +104,43 @@ fn ensure(holds: bool, why: &'static str) -> Parsed<()> {
     if holds { Ok(()) } else { Err(Read::Broken(why)) }
 }
 
-fn request(bytes: &[u8]) -> Parsed<Read> {
+fn request(bytes: &[u8], rules: Rules) -> Parsed<Read> {
     let (line, at) = line(bytes, 0)?;
     let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
     ensure(words.len() == 3, "a request line without exactly two spaces")?;
     ensure(is_token(words[0]), "a method that is no token")?;
     ensure(words[1].iter().all(|byte| (0x21..0x7f).contains(byte)), "a target with odd bytes")?;
-    let known = words[1].starts_with(b"/") || (words[0] == b"OPTIONS" && words[1] == b"*");
-    ensure(known, "a target that is no path")?;
+    let absolute = |scheme: &[u8]| {
+        rules == Rules::Received
+            && words[1].len() > scheme.len()
+            && words[1][..scheme.len()].eq_ignore_ascii_case(scheme)
+    };
+    let path = words[1].starts_with(b"/") || absolute(b"http://") || absolute(b"https://");
+    ensure(path || (words[0] == b"OPTIONS" && words[1] == b"*"), "a target that is no path")?;
     ensure(!words[1].contains(&b'#'), "a fragment")?;
-    ensure(words[2] == b"HTTP/1.1", "another version than 1.1")?;
+    let old = rules == Rules::Received && words[2] == b"HTTP/1.0";
+    ensure(words[2] == b"HTTP/1.1" || old, "another version than 1.1")?;
     let mut message =
         Message { line: [text(words[0]), text(words[1]), text(words[2])], ..Message::default() };
     let at = fields(bytes, at, &mut message.fields)?;
-    ensure(message.all("host").count() == 1, "not exactly one Host")?;
-    let host = message.all("host").next().unwrap_or_default();
+    let hosts = message.all("host").count();
+    ensure(hosts == 1 || (old && hosts == 0), "not exactly one Host")?;
+    let host = message.all("host").next().unwrap_or(if old { "none" } else { "" });
     ensure(!host.is_empty() && !host.contains(|c: char| " ,/?#@\\\"<>".contains(c)), "an odd Host")?;
-    let framing = framing(&message)?;
+    let framing = framing(&message, rules)?;
+    ensure(!old || !matches!(framing, Framing::Chunked), "chunks in HTTP/1.0")?;
     let used = match framing {
-        Framing::Chunked => chunks(bytes, at, &mut message)?,
+        Framing::Chunked => chunks(bytes, at, &mut message, rules)?,
         Framing::Length(length) => take(bytes, at, length, &mut message)?,
         Framing::Neither => at,
     };
     Ok(Read::Whole(Box::new(message), used))
 }
 
-fn response(bytes: &[u8], method: &str, ended: bool) -> Parsed<Read> {
+fn response(bytes: &[u8], method: &str, ended: bool, rules: Rules) -> Parsed<Read> {
     let (line, at) = line(bytes, 0)?;
-    ensure(line.len() >= 12 && line.starts_with(b"HTTP/1.1 "), "no HTTP/1.1 status line")?;
+    let old = rules == Rules::Received && line.starts_with(b"HTTP/1.0 ");
+    ensure(line.len() >= 12 && (old || line.starts_with(b"HTTP/1.1 ")), "no HTTP/1.1 status line")?;
     let (status, reason) = line[9..].split_at(3);
     ensure(status.iter().all(u8::is_ascii_digit) && status[0] != b'0', "no status")?;
     ensure(reason.is_empty() || reason[0] == b' ', "no space behind the status")?;
@@ -116,17 +148,22 @@ fn response(bytes: &[u8], method: &str, ended: bool) -> Parsed<Read> {
     let reason = text(reason).trim_start().to_owned();
     let mut message = Message { line: ["HTTP/1.1".into(), text(status), reason], ..Message::default() };
     let at = fields(bytes, at, &mut message.fields)?;
-    let framing = framing(&message)?;
+    let framing = framing(&message, rules)?;
+    ensure(!old || !matches!(framing, Framing::Chunked), "chunks in HTTP/1.0")?;
     let code = message.status();
     if code < 200 || code == 204 {
-        ensure(matches!(framing, Framing::Neither), "content announced where none can be")?;
+        let none = rules == Rules::Received && matches!(framing, Framing::Length(0));
+        ensure(none || matches!(framing, Framing::Neither), "content announced where none can be")?;
     }
     let used = match framing {
         _ if code < 200 || code == 204 || code == 304 || method == "HEAD" => at,
-        Framing::Chunked => chunks(bytes, at, &mut message)?,
+        Framing::Chunked => chunks(bytes, at, &mut message, rules)?,
         Framing::Length(length) => take(bytes, at, length, &mut message)?,
         Framing::Neither => {
-            ensure(message.all("connection").any(|value| value == "close"), "no length and no close")?;
+            ensure(
+                rules == Rules::Received || message.all("connection").any(|value| value == "close"),
+                "no length and no close",
+            )?;
             if !ended {
                 return Err(Read::Partial);
             }
@@ -143,7 +180,7 @@ enum Framing {
     Chunked,
 }
 
-fn framing(message: &Message) -> Parsed<Framing> {
+fn framing(message: &Message, rules: Rules) -> Parsed<Framing> {
     let lengths: Vec<&str> = message.all("content-length").collect();
     let codings: Vec<&str> = message.all("transfer-encoding").collect();
     match (lengths.as_slice(), codings.as_slice()) {
@@ -156,6 +193,9 @@ fn framing(message: &Message) -> Parsed<Framing> {
             length.parse().map(Framing::Length).map_err(|_| Read::Broken("a length beyond all bounds"))
         }
         ([], ["chunked"]) => Ok(Framing::Chunked),
+        ([], [coding]) if rules == Rules::Received && coding.eq_ignore_ascii_case("chunked") => {
+            Ok(Framing::Chunked)
+        }
         _ => Err(Read::Broken("framing in more than one way")),
     }
 }
@@ -196,13 +236,21 @@ fn take(bytes: &[u8], at: usize, length: usize, message: &mut Message) -> Parsed
     Ok(end)
 }
 
-fn chunks(bytes: &[u8], mut at: usize, message: &mut Message) -> Parsed<usize> {
+fn chunks(bytes: &[u8], mut at: usize, message: &mut Message, rules: Rules) -> Parsed<usize> {
     message.chunked = true;
     loop {
-        let (size, next) = line(bytes, at)?;
-        let digits = !size.is_empty() && size.len() <= 8 && size.iter().all(u8::is_ascii_hexdigit);
+        let (mut size, next) = line(bytes, at)?;
+        if rules == Rules::Received {
+            ensure(is_text(size), "odd bytes behind a chunk size")?;
+            let end = size.iter().position(|byte| b"; \t".contains(byte)).unwrap_or(size.len());
+            let behind = size[end..].trim_ascii();
+            ensure(end == size.len() || behind.starts_with(b";"), "no semicolon behind a chunk size")?;
+            size = &size[..end];
+        }
+        let digits = !size.is_empty() && size.len() <= 16 && size.iter().all(u8::is_ascii_hexdigit);
         ensure(digits, "an odd chunk size")?;
         let size = usize::from_str_radix(&text(size), 16).map_err(|_| Read::Broken("an odd chunk size"))?;
+        ensure(size < usize::MAX / 4, "a chunk beyond all bounds")?;
         if size == 0 {
             return fields(bytes, next, &mut message.trailers);
         }

@@ -7,9 +7,15 @@ mod common;
 
 mod bad_input;
 mod bytes;
+mod edge_log;
+mod edge_proxy_protocol;
+mod edge_rates;
 mod explain;
 mod faults;
+mod http_clients;
 mod http_exchange;
+mod http_odd;
+mod http_servers;
 mod limits;
 mod load_http;
 mod origin_http;

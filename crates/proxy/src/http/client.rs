@@ -157,7 +157,7 @@ impl Http {
         let Some(client) = self.clients.get(key).filter(|client| client.stage == Stage::Head) else {
             return true;
         };
-        if client.scanned == 0 || self.merge(cx, key) || self.read_large_head(cx, key) {
+        if client.scanned == 0 || self.merge(cx, key) {
             return true;
         }
         self.read_on(cx, key);
@@ -177,12 +177,11 @@ impl Http {
         }
     }
 
-    /// Joins the first two pieces of a head. `false`: there is only one, or it fills its buffer.
+    /// Joins the first two pieces of a head. `false`: there is only one.
     fn merge<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) -> bool {
         let Some(client) = self.clients.get_mut(key) else { return false };
         let Some(mut head) = client.stash.pop() else { return false };
-        let next = if head.len() < fourfold_engine::BUFFER_BYTES { client.stash.pop() } else { None };
-        let Some(next) = next else {
+        let Some(next) = client.stash.pop() else {
             client.stash.push_front(head);
             return false;
         };
@@ -248,46 +247,22 @@ impl Http {
         }
         let verdict = self.judge_request(cx.core, key, &settings, head, now_us);
         buf.advance(length);
-        self.stash_front(cx, key, buf);
-        self.act(cx, key, verdict);
-    }
-
-    /// A head that fills more than a buffer is looked for, and read, in a copy. `false`: it is not whole.
-    fn read_large_head<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) -> bool {
-        let Some(client) = self.clients.get_mut(key) else { return false };
-        let Some(settings) = self.settings.get(usize::from(client.listener)).cloned().flatten() else {
-            return false;
-        };
-        if client.stash.len() < 2 {
-            return false;
-        }
-        let bytes = client.stash.copy(cx.net, settings.limits.head_bytes as usize);
-        let mut scanned = usize::from(client.scanned);
-        let Some(length) = h1::head_end(&bytes, &mut scanned) else {
-            client.scanned = scanned.try_into().unwrap_or(u16::MAX);
-            let Some(reject) = h1::hopeless(&bytes, &settings.limits) else { return false };
-            self.refuse(cx, key, Reason::Rejected(reject), To::STRANGER);
-            return true;
-        };
-        client.scanned = 0;
-        client.requests = client.requests.saturating_add(1);
-        client.stash.advance(cx.net, length);
-        let head = bytes.get(..length).unwrap_or_default();
-        let verdict = self.judge_request(cx.core, key, &settings, head, cx.net.micros());
-        self.act(cx, key, verdict);
-        true
-    }
-
-    fn act<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, verdict: Result<Verdict, (Reason, To)>) {
         match verdict {
-            Ok(Verdict::Forward(begun)) => self.begin(cx, key, *begun),
+            Ok(Verdict::Forward(begun)) => {
+                self.stash_front(cx, key, buf);
+                self.begin(cx, key, *begun);
+            }
             Ok(Verdict::Answered { status, close }) => {
+                self.stash_front(cx, key, buf);
                 cx.core.counters().http_local.add(1);
                 self.count_status(cx.core, status);
                 self.log_local(cx, key, status, None);
                 self.say(cx, key, close);
             }
-            Err((reason, to)) => self.refuse(cx, key, reason, to),
+            Err((reason, to)) => {
+                self.stash_front(cx, key, buf);
+                self.refuse(cx, key, reason, to);
+            }
         }
     }
 
@@ -320,6 +295,8 @@ impl Http {
         let has_content = !matches!(request.body, Body::None | Body::Length(0));
         let mut to = To::of(request, head, !keep_alive || has_content);
         if matches!(request.method, Method::Connect | Method::Trace) {
+            // What follows a CONNECT may be meant for the tunnel that there will not be.
+            to.close |= request.method == Method::Connect;
             return Err((Reason::MethodUnsupported, to));
         }
         self.path.clear();

@@ -487,12 +487,17 @@ impl Http {
             return;
         }
         exchange.keep_alive = false;
-        // A client that closes its sending side may still read; one that closes in the midst of its request has gone.
+        // A client that closes its sending side may still read; one that closes in the midst of its request has gone. What it
+        // was told before that still leaves.
         if !exchange.request.is_done() {
+            let answered = exchange.answered;
             cx.core.counters().http_client_gone.add(1);
             let ending = exchange.left();
             self.abort(cx, key, ending);
-            self.close_client(cx, client, Close::Reset);
+            match answered {
+                true => self.close_client(cx, client, Close::Reset),
+                false => self.end_client(cx, client),
+            }
         }
     }
 

@@ -128,10 +128,6 @@ impl Http {
         self.settings.get(usize::from(listener)).cloned().flatten()
     }
 
-    fn spare(&mut self) -> Vec<u8> {
-        self.spare.pop().unwrap_or_default()
-    }
-
     fn give_spare(&mut self, mut spare: Vec<u8>) {
         if self.spare.len() < SPARE_MAX && (1..=SPARE_BYTES_MAX).contains(&spare.capacity()) {
             spare.clear();

@@ -158,7 +158,11 @@ impl Http {
             down,
             client: exchange.version,
             close,
-            announces: exchange.asked.method == Method::Head || self.response.status == 304,
+            announces: match self.response.status {
+                ..200 | 204 => false,
+                304 => true,
+                _ => exchange.asked.method == Method::Head,
+            },
         };
         back.write(&self.response, head, &mut self.out);
     }
