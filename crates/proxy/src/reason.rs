@@ -90,7 +90,7 @@ impl Refusal {
             Refusal::QueueFull => Ending::QueueFull,
             Refusal::Tuples => Ending::NoTuple,
             Refusal::NoServer => Ending::NoServer,
-            Refusal::Breaker => Ending::BreakerOpen,
+            Refusal::Breaker => Ending::Breaker,
             Refusal::Local => Ending::Local,
             Refusal::Attempts => Ending::ConnectFailed,
             Refusal::ConnectionRate => Ending::RateLimited,

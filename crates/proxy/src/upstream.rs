@@ -272,6 +272,13 @@ impl Upstreams {
         admitted
     }
 
+    /// Whether somebody may wait for another's request to end.
+    pub fn limits_requests(&self, pool: usize, server: usize) -> bool {
+        let plan = self.shared.plan.pools.get(pool);
+        let own = plan.and_then(|plan| plan.servers.get(server)).and_then(|server| server.max_requests);
+        own.or(plan.and_then(|plan| plan.http.max_requests)).is_some()
+    }
+
     /// A request has left its place at a server.
     pub fn vacate(&mut self, pool: usize, server: usize) {
         if let Some(state) = self.shared.pools.get(pool)

@@ -69,7 +69,6 @@ endings! {
     RateLimited = "PT" "rate_limited", "The client came more often than its rate limit allows";
     BadProxyHeader = "PP" "bad_proxy_header", "The PROXY protocol header is missing, malformed or not trusted";
 
-    BreakerOpen = "RB" "breaker_open", "The breaker of every server that could be used is open";
     NoServer = "RS" "no_server", "Every server of the pool is down, full or unresolved";
     QueueFull = "RQ" "queue_full", "Too many clients were waiting already";
     NoTuple = "RP" "no_tuple", "Every four-tuple to the servers is in use";

@@ -178,7 +178,7 @@ impl Http {
                         self.attach(cx, key, conn);
                         return true;
                     }
-                    self.leave_place(cx, key);
+                    self.give_place_up(cx, key);
                     continue;
                 }
                 // Nothing to wait for.
@@ -194,7 +194,7 @@ impl Http {
             };
             let opened = self.open(cx, key, attempt);
             if opened.is_err() {
-                self.leave_place(cx, key);
+                self.give_place_up(cx, key);
             }
             match opened {
                 Ok(()) => return true,

@@ -48,14 +48,20 @@ impl Http {
 
     /// The request goes elsewhere, or has come to its end.
     pub(super) fn leave_place<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
-        // Who leaves without a word has learnt nothing about the server.
-        self.tell(cx, key, Outcome::Shortage);
-        if let Some(Place { who, .. }) =
-            self.exchanges.get_mut(key).and_then(|exchange| exchange.place.take())
+        if let Some(who) = self.give_place_up(cx, key)
+            && cx.core.upstreams.limits_requests(who.pool, who.server)
         {
-            cx.core.upstreams.vacate(who.pool, who.server);
             cx.core.freed(who.pool);
         }
+    }
+
+    /// The same for one that was taken in vain: nobody waits for that.
+    pub(super) fn give_place_up<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) -> Option<Answerer> {
+        // Who leaves without a word has learnt nothing about the server.
+        self.tell(cx, key, Outcome::Shortage);
+        let Place { who, .. } = self.exchanges.get_mut(key)?.place.take()?;
+        cx.core.upstreams.vacate(who.pool, who.server);
+        Some(who)
     }
 
     /// The cookie that keeps the client at the server that answers, unless it has a good one.
