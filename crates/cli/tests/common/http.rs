@@ -87,7 +87,7 @@ impl Scripted {
 
     /// Where connections came from, in the order in which they were accepted.
     pub fn peers(&self) -> Vec<SocketAddr> {
-        lock(&self.seen.streams).iter().map(|stream| stream.peer_addr().unwrap()).collect()
+        lock(&self.seen.streams).iter().map(|stream| stream.1.peer_addr().unwrap()).collect()
     }
 
     /// Every byte that came over a connection.

@@ -15,6 +15,7 @@ on_both_engines!(
     a_header_that_does_not_come_is_not_waited_for,
     http_believes_the_header,
     http_connections_that_carry_a_clients_address_are_its_own,
+    a_listener_on_every_address_tells_the_one_that_was_meant,
     haproxy_in_front_and_nginx_behind,
 );
 
@@ -217,6 +218,20 @@ fn http_connections_that_carry_a_clients_address_are_its_own(engine: Engine) {
     assert_eq!(origin.connections(), 2);
     drop(two);
     program.report_when_empty();
+    program.stop();
+}
+
+fn a_listener_on_every_address_tells_the_one_that_was_meant(engine: Engine) {
+    let _lab = Lab::new();
+    let origin = mirror();
+    let config = Config::to(engine, &[origin.address]).pool("proxy_protocol = \"v1\"");
+    let program = Program::run(&Config { listen: "0.0.0.0".parse().unwrap(), ..config });
+    let meant = SocketAddr::from(([127, 0, 0, 3], program.address.port()));
+    let mut client = Caller::from(meant, "127.0.0.9:0".parse().unwrap());
+    client.say("hello");
+    let source = client.stream.local_addr().unwrap().port();
+    let wanted = format!("PROXY TCP4 127.0.0.9 127.0.0.3 {source} {}\r\nhello", meant.port());
+    assert_eq!(show(&client.bytes(wanted.len())), show(wanted.as_bytes()));
     program.stop();
 }
 

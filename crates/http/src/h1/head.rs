@@ -52,7 +52,7 @@ pub fn hopeless(partial: &[u8], limits: &Limits) -> Option<Reject> {
     let start = leading_lines(partial);
     let line = partial.get(start..).unwrap_or_default();
     match line.first() {
-        None | Some(b'\r') => return None,
+        None | Some(b'\r') => {}
         Some(&first) if !is_token_byte(first) => return Some(Reject::MethodInvalid),
         Some(_) => {}
     }

@@ -185,6 +185,7 @@ impl Http {
             client.stash.push_front(head);
             return false;
         };
+        let before = head.len();
         let Some(rest) = cx.net.join(&mut head, next) else {
             client.stash.push_front(head);
             return true;
@@ -198,7 +199,7 @@ impl Http {
             return true;
         };
         let left = cx.net.join(&mut moved, rest);
-        let grown = moved.len() > bytes.len();
+        let grown = moved.len() > before;
         if let Some(left) = left {
             client.stash.push_front(left);
         }
