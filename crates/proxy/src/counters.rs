@@ -57,6 +57,8 @@ counters! {
         http_requests: "Requests that were sent on to a pool, or tried to be",
         http_local: "Requests that a route answered itself: redirects and fixed responses",
         http_reused: "Requests that went over a connection that had served others",
+        http_preconnects: "Connections to servers made ahead (preconnect)",
+        http_reclaimed: "Warm connections given up for a request that waited on another shard",
         http_retries: "Requests that were sent once more, since a server failed before it answered",
         http_retries_status: "Of these, because of the status that the server answered",
         http_retry_budget_spent: "Requests that were not sent once more because the pool's retry budget was spent",

@@ -206,7 +206,8 @@ impl Http {
         client.stash.push_front(moved);
         // A whole buffer and still no end: no head is that large.
         if !grown {
-            self.refuse(cx, key, Reason::Rejected(h1::Reject::HeadTooLarge), To::STRANGER);
+            let to = To::stranger(&bytes);
+            self.refuse(cx, key, Reason::Rejected(h1::Reject::HeadTooLarge), to);
         }
         true
     }
@@ -226,8 +227,9 @@ impl Http {
                 let (began_us, garbled) = (self.began_us(key, cx.net.micros()), cx.net.bytes(&buf));
                 let facts = self.facts(cx.core, key, began_us, cx.net.micros());
                 self.heard = facts.map(|facts| facts.garbled(garbled));
+                let to = To::stranger(garbled);
                 cx.net.free(buf);
-                return self.refuse(cx, key, Reason::Rejected(reject), To::STRANGER);
+                return self.refuse(cx, key, Reason::Rejected(reject), to);
             }
             client.scanned = scanned as u16;
             if fresh {
@@ -290,7 +292,7 @@ impl Http {
             Ok(()) => facts.understood(request, head),
             Err(_) => facts.garbled(head),
         });
-        parsed.map_err(|reject| (Reason::Rejected(reject), To::STRANGER))?;
+        parsed.map_err(|reject| (Reason::Rejected(reject), To::stranger(head)))?;
         let last = settings.requests_max > 0 && u64::from(client.requests) >= settings.requests_max;
         let keep_alive = request.keep_alive && !last && !core.draining;
         let has_content = !matches!(request.body, Body::None | Body::Length(0));

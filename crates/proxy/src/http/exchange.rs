@@ -171,6 +171,7 @@ impl Http {
             let attempt = match cx.core.upstreams.attempt(pool, &want, now) {
                 Ok(Choice::Warm(server)) => {
                     let conn = self.idle.take(pool, server as usize);
+                    self.idle.show(cx.core, pool);
                     let source =
                         conn.and_then(|conn| self.conns.get(conn)).map(|conn| conn.lease.source_index());
                     self.take_place(key, server, source.unwrap_or(0));
@@ -272,6 +273,7 @@ impl Http {
         exchange.queued = true;
         queue.push(key);
         queue.retry_at.get_or_insert(now + RETRY_MS);
+        cx.core.ask_for_idle(pool);
     }
 
     fn leave_queue(&mut self, core: &Core, key: Key) {

@@ -31,7 +31,7 @@ impl Http {
     ) {
         let Some(conn) = self.conns.get_mut(key) else { return cx.net.free(buf) };
         match conn.role {
-            Role::Closing | Role::Connecting(_) => cx.net.free(buf),
+            Role::Closing | Role::Connecting(_) | Role::Warming => cx.net.free(buf),
             // Nobody has asked for anything.
             Role::Idle => {
                 cx.net.free(buf);

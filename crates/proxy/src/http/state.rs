@@ -148,6 +148,8 @@ pub(super) struct Exchange {
 pub(super) enum Role {
     Connecting(Key),
     Busy(Key),
+    /// Made ahead, for nobody in particular.
+    Warming,
     Idle,
     Closing,
 }
