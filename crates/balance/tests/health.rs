@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use fourfold_balance::health::{
-    Action, Board, BreakerRules, Change, Check, CheckRules, EjectionRules, Fault, Health, LatencyRules,
+    Action, Bar, Board, BreakerRules, Change, Check, CheckRules, EjectionRules, Fault, Health, LatencyRules,
     Notice, Outcome, Reason, Rules, Standing, Streaks, SuccessRules,
 };
 use proptest::prelude::*;
@@ -634,6 +634,20 @@ fn in_panic_all_are_used() {
     let panics: Vec<&Change> =
         pool.changes.iter().filter(|change| matches!(change, Change::Panic { .. })).collect();
     assert_eq!(panics, [&Change::Panic { on: true }, &Change::Panic { on: false }]);
+}
+
+/// Or a pool of one server could never have a breaker.
+#[test]
+fn panic_does_not_close_a_breaker() {
+    let breaker = Some(BreakerRules { requests_min: 4, probes: 1, ..BreakerRules::default() });
+    let mut pool = Pool::new(Rules { breaker, panic_percent: 100, ..Rules::default() }, 1);
+    (0..4).for_each(|_| pool.record(0, Outcome::ServerError, 5));
+    assert!(pool.board.is_panicking());
+    assert!(!pool.usable(0) && !pool.board.admit(0));
+    assert_eq!(pool.board.bar(0), Some(Bar::Open));
+    pool.advance(6000);
+    assert!(pool.board.admit(0), "a probe");
+    assert!(!pool.board.admit(0), "and no more than that");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use fourfold_base::Millis;
 use fourfold_config::{Checked, EngineChoice, Flags, LogFormat, LogLevel, Plan};
 use fourfold_engine::{Demand, Engine, Limits, Listen, Shard, ShardPlan, choose_engine, plan_shards, spawn};
 use fourfold_proxy::access::Writer;
-use fourfold_proxy::{Mail, Proxy, Shared, SharedLog, Totals};
+use fourfold_proxy::{AvoidedPath, Mail, Proxy, Shared, SharedLog, Totals};
 use fourfold_sys::clock::{monotonic_ms, monotonic_us};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -268,14 +268,16 @@ fn print_report(shared: &Shared) {
     for (pool, state) in shared.plan.pools.iter().zip(&shared.pools) {
         let waiting = state.waiting.load(std::sync::atomic::Ordering::Relaxed);
         tracing::info!("pool {}: waiting={waiting} queue_max={}", pool.name, state.queue_max);
-        for (server, state) in pool.servers.iter().zip(&state.servers) {
-            let active = state.active.load(std::sync::atomic::Ordering::Relaxed);
-            let health = if state.is_down(now) { "down" } else { "up" };
-            tracing::info!(
-                "server {}: {health} active={active} failures={}",
-                server.address,
-                state.failures()
-            );
+        for (index, (server, one)) in pool.servers.iter().zip(&state.servers).enumerate() {
+            let active = one.active.load(std::sync::atomic::Ordering::Relaxed);
+            let (health, failures) = (state.fitness(index, now), one.failures());
+            tracing::info!("server {}: {health} active={active} failures={failures}", server.address);
+        }
+        for AvoidedPath { source, server, until } in state.health.avoided(now) {
+            let server = server.and_then(|index| pool.servers.get(index));
+            let to = server.map_or_else(|| "all servers".into(), |server| server.address.to_string());
+            let ms = until.saturating_sub(now);
+            tracing::info!("path {source} to {to}: avoided for {ms} ms, others get through");
         }
     }
 }

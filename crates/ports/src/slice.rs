@@ -24,6 +24,9 @@ const EXPIRED_PER_SEARCH: usize = 64;
 /// refuses while the counters say that there is one.
 const SEARCHES_MAX: usize = 3;
 
+/// Sources passed by in search of a certain one.
+const SOURCES_SEARCHED_MAX: u64 = 1024;
+
 /// The share of one shard in a [`Space`].
 #[derive(Debug)]
 pub struct Slice {
@@ -42,6 +45,7 @@ enum Accept {
     Ejected,
     /// Also the one to be avoided.
     Any,
+    Only(u64),
 }
 
 impl Slice {
@@ -65,6 +69,21 @@ impl Slice {
     /// source. For the retry on another path: compare [`Lease::source_index`] to see whether it is one.
     pub fn lease_avoiding(&mut self, now_ms: u64, source_index: u64) -> Result<Lease, Exhausted> {
         self.lease_but(now_ms, Some(source_index))
+    }
+
+    /// Leases a tuple of this source and of no other, ejected or not: for who wants to know how its path is.
+    /// Costs a step per source, so it is for few sources, or for few calls.
+    pub fn lease_from(&mut self, now_ms: u64, source_index: u64) -> Result<Lease, Exhausted> {
+        self.end_ejections(now_ms);
+        for _ in 0..SEARCHES_MAX {
+            if !self.space.may_have_free(now_ms) {
+                break;
+            }
+            if let Some(lease) = self.search_accepting(now_ms, Accept::Only(source_index), None) {
+                return Ok(lease);
+            }
+        }
+        Err(self.space.exhausted())
     }
 
     /// Gives a tuple back. It must come from the same space, but may come from another slice of it.
@@ -155,6 +174,7 @@ impl Slice {
                     Accept::Good => false,
                     Accept::Ejected => self.ejections.len() == 0,
                     Accept::Any => avoid.is_none(),
+                    Accept::Only(_) => true,
                 };
                 if same_as_before {
                     continue;
@@ -174,6 +194,7 @@ impl Slice {
             Accept::Good => Some(source) != avoid && !ejections.contains(source),
             Accept::Ejected => Some(source) != avoid,
             Accept::Any => true,
+            Accept::Only(only) => source == only,
         };
         let space = &self.space;
         let own = &space.shards()[self.shard];
@@ -186,8 +207,12 @@ impl Slice {
         if lease.is_some() {
             return lease;
         }
-        // All ejected ones and the avoided one may come up in a row.
-        if let Some(block) = central.take_block(space.shape(), ejections.len() + 1, allow) {
+        let refused_most = match accept {
+            Accept::Only(_) => space.shape().sources.min(SOURCES_SEARCHED_MAX) as usize,
+            // All ejected ones and the avoided one may come up in a row.
+            _ => ejections.len() + 1,
+        };
+        if let Some(block) = central.take_block(space.shape(), refused_most, allow) {
             central.transit.push(block);
         } else {
             self.next_victim = borrow(space, &mut central, self.shard, self.next_victim, now_ms, allow);

@@ -37,6 +37,21 @@ fn a_span_of_one_port_has_one_tuple() {
 }
 
 #[test]
+fn a_certain_source_can_be_had_until_it_has_no_tuple_left() {
+    let space = space("10.0.0.1-10.0.0.3", "1000-1099", 2);
+    let (mut own, mut other) = (space.slice(0), space.slice(1));
+    own.eject_source(2, 1_000_000);
+    let held: Vec<Lease> = std::iter::from_fn(|| other.lease(0).ok()).take(150).collect();
+    for source in [2, 0, 1, 2] {
+        assert_eq!(own.lease_from(0, source).unwrap().source_index(), source);
+    }
+    held.into_iter().for_each(|lease| other.release(lease, 0, Release::Clean));
+    let rest: Vec<Lease> = std::iter::from_fn(|| own.lease_from(0, 1).ok()).collect();
+    assert_eq!(rest.len(), 99, "one is held");
+    assert!(own.lease(0).is_ok(), "others have some left");
+}
+
+#[test]
 fn every_port_number_can_be_leased() {
     let space = space("10.0.0.1", "1-65535", 1);
     let leases = lease_all(&mut space.slice(0), 0);

@@ -1,10 +1,12 @@
 //! What every feature of a shard stands on: limits, counters, notices, and the ways to servers.
 
 use crate::counters::Counters;
+use crate::health::Answerer;
 use crate::logs::Logs;
 use crate::reason::Refusal;
-use crate::shared::Shared;
+use crate::shared::{PoolState, Shared};
 use crate::upstream::{Blame, Upstreams};
+use fourfold_balance::health::{Fault, Outcome};
 use fourfold_base::Millis;
 use fourfold_base::gate::Gate;
 use fourfold_config::pool::ProxyProtocol;
@@ -145,7 +147,11 @@ impl Core {
         else {
             return;
         };
+        let who = Answerer { pool, server: server as usize, source: lease.source_index() };
+        let outcome = if blame == Blame::Server { Outcome::Unreachable } else { Outcome::Shortage };
+        let fault = self.report(who, outcome, 0, now);
         match blame {
+            Blame::Server if self.is_the_path(who, fault, started) => state.unclaim(now),
             Blame::Server => {
                 state.failed(started, now, plan.retry_backoff_ms, plan.retry_backoff_max_ms);
                 let address = self.upstreams.address(path);
@@ -165,6 +171,18 @@ impl Core {
                 });
             }
             Blame::Tuple | Blame::Shortage => state.unclaim(now),
+        }
+    }
+
+    /// Others have reached the server meanwhile: the path is to blame, or nobody knows yet.
+    fn is_the_path(&self, who: Answerer, fault: Fault, started: Millis) -> bool {
+        let reached = |state: &PoolState| state.health.board.reached_at(who.server);
+        match fault {
+            Fault::Path | Fault::Source => true,
+            Fault::Server => false,
+            Fault::Undecided => {
+                self.shared.pools.get(who.pool).and_then(reached).is_some_and(|at| at >= started)
+            }
         }
     }
 

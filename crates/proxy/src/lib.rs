@@ -6,8 +6,10 @@
 //! [access log](access)'s writer in a thread of its own.
 
 pub mod access;
+mod check;
 mod core;
 mod counters;
+mod health;
 mod http;
 mod logs;
 mod owner;
@@ -24,9 +26,10 @@ mod upstream;
 mod wait;
 
 pub use counters::{Counters, Totals};
+pub use health::{AvoidedPath, PoolHealth};
 pub use logs::SharedLog;
 pub use reason::Refusal;
 pub use shard::Proxy;
 pub use shared::{
-    Machine, Mail, PoolState, ServerState, SetupError, ShardState, Shared, Target, TargetError,
+    Fitness, Machine, Mail, PoolState, ServerState, SetupError, ShardState, Shared, Target, TargetError,
 };

@@ -11,6 +11,7 @@ pub(crate) enum Tag {
     HttpClient,
     HttpUpstream,
     Preface,
+    Check,
 }
 
 /// A key's bits leave the four above them to its user.
@@ -27,6 +28,7 @@ pub(crate) fn parse(owner: u64) -> Option<(Key, Tag)> {
         2 => Tag::HttpClient,
         3 => Tag::HttpUpstream,
         4 => Tag::Preface,
+        5 => Tag::Check,
         _ => return None,
     };
     Some((Key::from_bits(owner & !(u64::MAX << TAG_SHIFT)), tag))
@@ -55,7 +57,8 @@ mod tests {
     #[test]
     fn owner_carries_key_and_tag() {
         let key = Key { slot: u32::MAX, generation: 0x0FFF_FFFF };
-        for tag in [Tag::TunnelClient, Tag::TunnelServer, Tag::HttpClient, Tag::HttpUpstream, Tag::Preface] {
+        let http = [Tag::HttpClient, Tag::HttpUpstream];
+        for tag in [Tag::TunnelClient, Tag::TunnelServer, Tag::Preface, Tag::Check].into_iter().chain(http) {
             assert_eq!(parse(owner(key, tag)), Some((key, tag)));
         }
         assert_eq!(parse(NO_OWNER), None);

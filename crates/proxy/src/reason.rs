@@ -13,6 +13,7 @@ pub(crate) struct Notices {
     pub refusals: [Gate; Refusal::ALL.len()],
     pub accepting: Gate,
     pub source: Gate,
+    pub path: Gate,
     pub proxy_header: Gate,
     pub request_rate: Gate,
     pub shed: Gate,
@@ -25,6 +26,7 @@ impl Default for Notices {
             refusals: std::array::from_fn(|_| gate()),
             accepting: gate(),
             source: gate(),
+            path: gate(),
             proxy_header: gate(),
             request_rate: gate(),
             shed: gate(),
@@ -40,6 +42,7 @@ pub enum Refusal {
     QueueFull,
     Tuples,
     NoServer,
+    Breaker,
     Local,
     Attempts,
     ConnectionRate,
@@ -48,13 +51,14 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    pub const ALL: [Refusal; 11] = [
+    pub const ALL: [Refusal; 12] = [
         Refusal::MaxConnections,
         Refusal::ListenerMax,
         Refusal::ShardFull,
         Refusal::QueueFull,
         Refusal::Tuples,
         Refusal::NoServer,
+        Refusal::Breaker,
         Refusal::Local,
         Refusal::Attempts,
         Refusal::ConnectionRate,
@@ -70,6 +74,7 @@ impl Refusal {
             Refusal::QueueFull => &counters.refused_queue_full,
             Refusal::Tuples => &counters.refused_tuples,
             Refusal::NoServer => &counters.refused_no_server,
+            Refusal::Breaker => &counters.refused_breaker_open,
             Refusal::Local => &counters.refused_local,
             Refusal::Attempts => &counters.refused_attempts,
             Refusal::ConnectionRate => &counters.refused_connection_rate,
@@ -85,6 +90,7 @@ impl Refusal {
             Refusal::QueueFull => Ending::QueueFull,
             Refusal::Tuples => Ending::NoTuple,
             Refusal::NoServer => Ending::NoServer,
+            Refusal::Breaker => Ending::Breaker,
             Refusal::Local => Ending::Local,
             Refusal::Attempts => Ending::ConnectFailed,
             Refusal::ConnectionRate => Ending::RateLimited,
@@ -110,6 +116,9 @@ impl Refusal {
             }
             Refusal::NoServer => {
                 "client refused: every server of the pool is down, full or unresolved; see the connect_* counters"
+            }
+            Refusal::Breaker => {
+                "client refused: the breakers of all servers that could be used are open; see what the servers answer"
             }
             Refusal::Local => {
                 "client refused: out of descriptors, memory or buffers; raise the descriptor limit (ulimit -n, systemd LimitNOFILE=) or add memory"

@@ -2,13 +2,14 @@
 //!
 //! The engine drives it with events, the control plane with [`Mail`].
 
+use crate::check::Checks;
 use crate::core::{Core, Cx};
 use crate::http::Http;
 use crate::owner::{self, Tag};
 use crate::preface::{Caller, Prefaces, Ready};
 use crate::reason::Refusal;
 use crate::shared::{Mail, Shared};
-use crate::shed::{self, Whose};
+use crate::shed::{Shedder, Whose};
 use crate::tcp::Tcp;
 use crate::tunnel::Side;
 use fourfold_base::Millis;
@@ -29,12 +30,12 @@ pub struct Proxy {
     prefaces: Prefaces,
     tcp: Tcp,
     http: Http,
+    checks: Checks,
     accept_retry_at: Option<Millis>,
     headroom_at: Millis,
     drain: Option<Drain>,
     buffer_shortages: u64,
-    /// Buffers are nearly used up: when to look for slow clients.
-    shed_at: Option<Millis>,
+    shedder: Shedder,
 }
 
 struct Drain {
@@ -48,16 +49,18 @@ struct Drain {
 
 impl Proxy {
     pub fn new(shared: Arc<Shared>, shard: usize, now: Millis) -> Self {
+        let core = Core::new(shared, shard);
         Self {
-            prefaces: Prefaces::new(&shared, now),
-            tcp: Tcp::new(&shared, now),
-            http: Http::new(&shared, shard, now),
-            core: Core::new(shared, shard),
+            prefaces: Prefaces::new(&core.shared, now),
+            tcp: Tcp::new(&core.shared, now),
+            http: Http::new(&core.shared, shard, now),
+            checks: Checks::new(&core, now),
+            core,
             accept_retry_at: None,
             headroom_at: now,
             drain: None,
             buffer_shortages: 0,
-            shed_at: None,
+            shedder: Shedder::default(),
         }
     }
 
@@ -66,7 +69,7 @@ impl Proxy {
         self.prefaces.len() + self.tcp.len() + self.http.len()
     }
     pub fn is_empty(&self) -> bool {
-        self.prefaces.is_empty() && self.tcp.is_empty() && self.http.is_empty()
+        self.prefaces.is_empty() && self.tcp.is_empty() && self.http.is_empty() && self.checks.is_idle()
     }
     /// Clients in queues at present.
     pub fn waiting(&self) -> usize {
@@ -194,23 +197,16 @@ impl Proxy {
     // Buffers run out.
 
     fn shed<N: Net>(&mut self, net: &mut N) {
+        let Some(excess) = self.shedder.handle_timeout(net) else { return };
+        let mut holders = Vec::new();
+        self.tcp.holders(net, &mut holders);
+        self.http.holders(net, &mut holders);
         let now = net.now();
-        let Some(excess) = shed::excess(net) else {
-            self.shed_at = None;
-            return;
-        };
-        if self.shed_at.is_some_and(|at| now < at) {
-            return;
-        }
-        self.shed_at = Some(now + shed::INTERVAL_MS);
-        let mut slow = Vec::new();
-        self.tcp.slow(net, &mut slow);
-        self.http.slow(net, &mut slow);
-        let chosen = shed::choose(slow, excess);
-        let (count, buffers) = (chosen.len(), chosen.iter().map(|slow| slow.buffers).sum::<usize>());
+        let (chosen, buffers) = self.shedder.choose(holders, excess, now);
+        let count = chosen.len();
         let cx = &mut Cx { net, core: &mut self.core };
-        for slow in chosen {
-            match slow.whose {
+        for whose in chosen {
+            match whose {
                 Whose::Tunnel(key) => self.tcp.shed(cx, key),
                 Whose::Client(key) => self.http.shed(cx, key),
             }
@@ -235,6 +231,7 @@ impl Proxy {
             }
         }
         let cx = &mut Cx { net: &mut *net, core: &mut self.core };
+        self.checks.stop(cx);
         self.http.drain(cx);
         if deadline <= net.now() {
             self.cut(net);
@@ -284,6 +281,7 @@ impl<N: Net> Handler<N> for Proxy {
                     Some((key, Tag::TunnelServer)) => self.tcp.on_event(cx, key, Side::Server, event),
                     Some((key, Tag::HttpClient)) => self.http.on_client(cx, key, event),
                     Some((key, Tag::HttpUpstream)) => self.http.on_upstream(cx, &mut self.tcp, key, event),
+                    Some((key, Tag::Check)) => self.checks.on_event(cx, key, event),
                     Some((key, Tag::Preface)) => {
                         self.prefaces.on_event(cx, key, event);
                         self.enter_ready(net);
@@ -317,8 +315,18 @@ impl<N: Net> App<N> for Proxy {
             Mail::Wake { pool } => self.woken(net, pool),
             Mail::Target { pool, server } => {
                 self.core.upstreams.refresh(pool, server);
+                self.checks.refresh(&mut Cx { net: &mut *net, core: &mut self.core }, pool, server);
                 self.pump(net, pool);
             }
+            Mail::Up { pool, server, since } => {
+                self.core.upstreams.came_up(pool, server, since);
+                self.pump(net, pool);
+            }
+            Mail::Avoid { pool, server, source, until } => {
+                self.core.upstreams.avoid(pool, server, source, until);
+            }
+            // on_turn follows.
+            Mail::Look => {}
             Mail::Drain { deadline } => self.drain(net, deadline),
             Mail::Trim => net.trim(),
         }
@@ -327,10 +335,12 @@ impl<N: Net> App<N> for Proxy {
 
     fn on_turn(&mut self, net: &mut N) {
         let now = net.now();
+        self.core.on_health_turn(now);
         let cx = &mut Cx { net, core: &mut self.core };
         self.prefaces.on_turn(cx);
         self.tcp.on_turn(cx);
         self.http.on_turn(cx);
+        self.checks.on_turn(cx);
         self.enter_ready(net);
         if self.accept_retry_at.is_some_and(|at| at <= now) {
             self.accept_retry_at = None;
@@ -357,8 +367,14 @@ impl<N: Net> App<N> for Proxy {
             0 => (!drain.cut).then_some(drain.deadline),
             _ => Some(0),
         });
-        let features = [self.prefaces.poll_timeout(), self.tcp.poll_timeout(), self.http.poll_timeout()];
-        features.into_iter().chain([self.accept_retry_at, self.shed_at, drain]).flatten().min()
+        let features = [
+            self.prefaces.poll_timeout(),
+            self.tcp.poll_timeout(),
+            self.http.poll_timeout(),
+            self.checks.poll_timeout(),
+        ];
+        let own = [self.accept_retry_at, self.shedder.poll_timeout(), self.core.health_due(), drain];
+        features.into_iter().chain(own).flatten().min()
     }
 
     fn is_finished(&self) -> bool {

@@ -3,17 +3,20 @@
 //! Shards share counters and tuple spaces, nothing else; a tunnel never crosses from one to another.
 
 use crate::counters::Counters;
+use crate::health::PoolHealth;
 use crate::logs::{self, SharedLog};
 use crate::rates::Rates;
 use crate::reason::{LOG_INTERVAL_MS, Notices};
+use fourfold_balance::health::Bar;
+use fourfold_balance::{Aperture, Options, Picker, hash_key, server_id};
 use fourfold_base::Millis;
 use fourfold_base::gate::Gate;
-use fourfold_config::{HostPort, Listener, Plan, PortMode};
+use fourfold_config::{HostPort, Listener, Plan, Pool, PortMode};
 use fourfold_engine::{Local, Sender};
 use fourfold_ports::{Family, Mode, PortSet, PortSpan, Space, SpaceConfig};
 use std::collections::HashMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -56,6 +59,12 @@ pub enum Mail {
     Wake { pool: usize },
     /// A server has got another address.
     Target { pool: usize, server: usize },
+    /// A server has come up, and is to be loaded slowly.
+    Up { pool: usize, server: usize, since: Millis },
+    /// A source does not get through to a server, or to any; others do. `until` 0: it does again.
+    Avoid { pool: usize, server: Option<usize>, source: IpAddr, until: Millis },
+    /// Something is due earlier than it was.
+    Look,
     /// Stop accepting, end when all connections have, reset what is left at `deadline`.
     Drain { deadline: Millis },
     /// Give idle memory back.
@@ -94,6 +103,8 @@ pub struct ServerState {
     target: Mutex<Option<Target>>,
     /// Connections made or being made, over all shards.
     pub active: AtomicU32,
+    /// Requests in flight, over all shards.
+    pub requests: AtomicU32,
     /// Failures in a row.
     failures: AtomicU32,
     failed_at: AtomicU64,
@@ -107,6 +118,7 @@ impl Default for ServerState {
         Self {
             target: Mutex::default(),
             active: AtomicU32::new(0),
+            requests: AtomicU32::new(0),
             failures: AtomicU32::new(0),
             failed_at: AtomicU64::new(0),
             retry_at: AtomicU64::new(0),
@@ -140,6 +152,20 @@ impl ServerState {
 
     pub(crate) fn dismiss(&self) {
         self.active.fetch_sub(1, Relaxed);
+    }
+
+    /// The same for a request.
+    pub(crate) fn admit_request(&self, limit: Option<u32>) -> bool {
+        let before = self.requests.fetch_add(1, Relaxed);
+        let admitted = limit.is_none_or(|limit| before < limit);
+        if !admitted {
+            self.dismiss_request();
+        }
+        admitted
+    }
+
+    pub(crate) fn dismiss_request(&self) {
+        self.requests.fetch_sub(1, Relaxed);
     }
 
     pub(crate) fn retry_at(&self) -> Millis {
@@ -184,9 +210,116 @@ impl ServerState {
 #[derive(Debug)]
 pub struct PoolState {
     pub servers: Vec<ServerState>,
+    pub health: PoolHealth,
+    /// What shards make theirs of: large tables are there once.
+    pub(crate) picker: Picker,
+    /// Sticky cookies name servers by these.
+    pub(crate) ids: HashMap<u64, u32>,
+    /// Tells this pool's cookies from others'.
+    pub(crate) salt: u64,
+    /// Requests in flight, where the pool has a limit to them.
+    pub(crate) requests: AtomicU32,
     /// Clients waiting, over all shards.
     pub waiting: AtomicU32,
     pub queue_max: u32,
+}
+
+/// How fit a server is, for reports.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fitness {
+    Up,
+    /// Its check fails, or it failed a moment ago and is left alone.
+    Down,
+    Ejected,
+    BreakerOpen,
+    BreakerHalfOpen,
+}
+
+impl fmt::Display for Fitness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Fitness::Up => "up",
+            Fitness::Down => "down",
+            Fitness::Ejected => "ejected",
+            Fitness::BreakerOpen => "breaker-open",
+            Fitness::BreakerHalfOpen => "breaker-half-open",
+        })
+    }
+}
+
+impl PoolState {
+    fn new(pool: &Pool, shards: usize, queue_max: u32) -> Self {
+        let servers = servers_of(pool);
+        let ids = servers.iter().enumerate().map(|(index, server)| (server.id, index as u32)).collect();
+        Self {
+            servers: pool.servers.iter().map(|_| ServerState::default()).collect(),
+            health: PoolHealth::new(pool.health.rules, servers.len()),
+            picker: Picker::with_options(pool.balance, &servers, &options(pool, shards), 0),
+            ids,
+            salt: hash_key(pool.name.as_bytes()),
+            requests: AtomicU32::new(0),
+            waiting: AtomicU32::new(0),
+            queue_max,
+        }
+    }
+
+    /// Whether it would be used if it had room.
+    pub(crate) fn is_fit(&self, plan: &Pool, server: usize, now: Millis) -> bool {
+        self.health.board.is_usable(server)
+            && self.servers.get(server).is_some_and(|server| !server.is_down(now))
+            && plan.servers.get(server).is_some_and(|server| server.weight > 0)
+    }
+
+    pub fn fitness(&self, server: usize, now: Millis) -> Fitness {
+        match self.health.board.bar(server) {
+            Some(Bar::Down) => Fitness::Down,
+            Some(Bar::Ejected) => Fitness::Ejected,
+            Some(Bar::Open) => Fitness::BreakerOpen,
+            Some(Bar::HalfOpen) => Fitness::BreakerHalfOpen,
+            None if self.servers.get(server).is_some_and(|server| server.is_down(now)) => Fitness::Down,
+            None => Fitness::Up,
+        }
+    }
+}
+
+/// Zones are numbered by their first mention; the pool's own may have no server.
+fn servers_of(pool: &Pool) -> Vec<fourfold_balance::Server> {
+    let zones = zones(pool);
+    let number = |zone: &Option<String>| zones.iter().position(|known| known == zone).unwrap_or(0) as u16;
+    let server = |server: &fourfold_config::Server| fourfold_balance::Server {
+        id: server_id(&server.address.to_string()),
+        weight: u32::from(server.weight),
+        zone: number(&server.zone),
+    };
+    pool.servers.iter().map(server).collect()
+}
+
+fn zones(pool: &Pool) -> Vec<Option<String>> {
+    let mut zones = vec![pool.zone.clone()];
+    for server in &pool.servers {
+        if !zones.contains(&server.zone) {
+            zones.push(server.zone.clone());
+        }
+    }
+    zones
+}
+
+/// Loads are counted over all shards, which are peers of their own in an aperture.
+fn options(pool: &Pool, shards: usize) -> Options {
+    let shards = shards.max(1) as u32;
+    let aperture = pool.aperture.as_ref().map(|aperture| Aperture {
+        peer: aperture.instance.saturating_mul(shards),
+        peers: aperture.instances.saturating_mul(shards),
+        together: shards,
+        servers_min: aperture.servers_min,
+    });
+    Options {
+        slow_start_ms: pool.slow_start_ms,
+        zone: pool.zone.is_some().then_some(0),
+        aperture,
+        bound_percent: pool.hash_bound_percent,
+        ..Options::new(pool.balance)
+    }
 }
 
 /// What others may know of a shard.
@@ -257,11 +390,7 @@ impl Shared {
                 (connections_max / QUEUE_SHARE).max(QUEUE_MIN).min(u64::from(u32::MAX)) as u32
             })
         };
-        let pools = plan.pools.iter().map(|pool| PoolState {
-            servers: pool.servers.iter().map(|_| ServerState::default()).collect(),
-            waiting: AtomicU32::new(0),
-            queue_max: queue_max(pool.queue_max),
-        });
+        let pools = plan.pools.iter().map(|pool| PoolState::new(pool, shards, queue_max(pool.queue_max)));
         let shard = |_| ShardState {
             waiting: plan.pools.iter().map(|_| AtomicU32::new(0)).collect(),
             ..ShardState::default()
@@ -304,6 +433,12 @@ impl Shared {
     ) -> Result<(), TargetError> {
         let target = address.map(|address| self.make_target(pool, address)).transpose()?;
         let Some(state) = self.server(pool, server) else { return Ok(()) };
+        if let (Some(target), Some(pool)) = (&target, self.pools.get(pool)) {
+            pool.health.set_sources(server, target.space.sources().len());
+        }
+        if let Some(pool) = self.pools.get(pool) {
+            pool.health.reset_checks(server, target.as_ref());
+        }
         *state.target.lock().unwrap_or_else(PoisonError::into_inner) = target;
         for shard in &self.shards {
             shard.tell(Mail::Target { pool, server });

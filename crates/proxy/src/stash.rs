@@ -35,28 +35,6 @@ impl Stash {
         buf
     }
 
-    /// What lies there, as far as `most` bytes.
-    pub fn copy<N: Net>(&self, net: &N, most: usize) -> Vec<u8> {
-        let mut copy = Vec::new();
-        for buf in self.0.iter().flat_map(|queue| queue.iter()) {
-            let bytes = net.bytes(buf);
-            copy.extend_from_slice(bytes.get(..bytes.len().min(most - copy.len())).unwrap_or(bytes));
-        }
-        copy
-    }
-
-    /// The first `count` bytes have been used.
-    pub fn advance<N: Net>(&mut self, net: &mut N, mut count: usize) {
-        while let Some(mut buf) = self.pop() {
-            if count < buf.len() {
-                buf.advance(count);
-                return self.push_front(buf);
-            }
-            count -= buf.len();
-            net.free(buf);
-        }
-    }
-
     pub fn clear<N: Net>(&mut self, net: &mut N) {
         while let Some(buf) = self.pop() {
             net.free(buf);

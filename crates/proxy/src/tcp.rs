@@ -10,11 +10,12 @@ use crate::owner::{Tag, owner};
 use crate::preface::Caller;
 use crate::reason::Refusal;
 use crate::shared::Shared;
-use crate::shed::{Slow, Whose, unsent_buffers};
+use crate::shed::{Holder, Whose};
 use crate::stash::Stash;
 use crate::tunnel::{Direction, Extra, Phase, Side, Tunnel, Upstream};
-use crate::upstream::{Attempt, Blame, Choice, Want, blame};
+use crate::upstream::{Attempt, Blame, Choice, Want, address_key, blame};
 use crate::wait::{RETRY_MS, Shortage, WaitQueue};
+use fourfold_balance::health::Outcome;
 use fourfold_base::Millis;
 use fourfold_base::slab::{Key, Slab};
 use fourfold_base::wheel::Wheel;
@@ -156,10 +157,17 @@ impl Tcp {
             let now = cx.net.now();
             let Some(tunnel) = self.tunnels.get(key) else { return true };
             let pool = usize::from(tunnel.pool);
-            let attempt = match cx.core.upstreams.attempt(pool, &Want::ANY, now) {
+            let hash = tunnel.extra.as_ref().and_then(|extra| extra.key);
+            let want = Want { key: hash, ..Want::ANY };
+            let attempt = match cx.core.upstreams.attempt(pool, &want, now) {
                 Ok(Choice::Fresh(attempt)) => attempt,
                 // Nothing lies ready for a tunnel.
                 Ok(Choice::Warm(_)) => return false,
+                // A breaker is not waited for.
+                Err((Shortage::Breaker, _)) => {
+                    self.abandon(cx, key, Refusal::Breaker);
+                    return true;
+                }
                 Err((shortage, retry_at)) => {
                     self.expect(pool, shortage, retry_at, now);
                     return false;
@@ -243,11 +251,15 @@ impl Tcp {
         else {
             return;
         };
+        let latency_us = now.saturating_sub(tunnel.active) * 1000;
         (tunnel.phase, tunnel.active) = (Phase::Open, now);
-        let (client, server, pool) = (tunnel.client, tunnel.server, tunnel.pool);
-        let index = tunnel.upstream.as_ref().map_or(0, |upstream| upstream.server);
-        if let Some(state) = cx.core.shared.server(usize::from(pool), index as usize) {
-            state.succeeded();
+        let (client, server) = (tunnel.client, tunnel.server);
+        if let Some(who) = tunnel.answerer() {
+            if let Some(state) = cx.core.shared.server(who.pool, who.server) {
+                state.succeeded();
+            }
+            cx.core.reached(who, now);
+            cx.core.report(who, Outcome::Success, latency_us, now);
         }
         cx.core.counters().connected.add(1);
         match Self::idle_timeout(cx.core, tunnel) {
@@ -490,6 +502,7 @@ impl Tcp {
             return;
         };
         let before = std::mem::replace(&mut tunnel.phase, Phase::Closing);
+        let unheard = tunnel.answerer().filter(|_| before == Phase::Connecting);
         if let Some(mut extra) = tunnel.extra.take() {
             extra.early.clear(cx.net);
             extra.log.inspect(|log| log.write(cx.core, ending, cx.net.micros()));
@@ -501,6 +514,10 @@ impl Tcp {
         }
         self.wheel.cancel(key.slot);
         self.leave_queue(cx.core, key);
+        if let Some(who) = unheard {
+            let now = cx.net.now();
+            cx.core.report(who, Outcome::Shortage, 0, now);
+        }
     }
 
     fn on_closed<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, side: Side) {
@@ -570,13 +587,13 @@ impl Tcp {
         self.close(cx, key, Close::Reset, Ending::TunnelIdleTimeout);
     }
 
-    /// Tunnels that hold buffers and stand still.
-    pub fn slow<N: Net>(&self, net: &N, slow: &mut Vec<Slow>) {
+    /// Tunnels that hold buffers.
+    pub fn holders<N: Net>(&self, net: &N, holders: &mut Vec<Holder>) {
         let keys = (0..self.tunnels.slots()).filter_map(|slot| self.tunnels.key_at(slot));
-        slow.extend(keys.filter_map(|key| {
+        holders.extend(keys.filter_map(|key| {
             let tunnel = self.tunnels.get(key).filter(|tunnel| tunnel.phase == Phase::Open)?;
-            let buffers = unsent_buffers(net, tunnel.client) + unsent_buffers(net, tunnel.server);
-            Slow::new(Whose::Tunnel(key), buffers, net.now().saturating_sub(tunnel.active))
+            let unsent = net.unsent(tunnel.client) + net.unsent(tunnel.server);
+            (unsent > 0).then_some(Holder { whose: Whose::Tunnel(key), unsent, kept: 0, head_since: None })
         }));
     }
 
@@ -607,23 +624,26 @@ fn extra<N: Net>(
     client: Sock,
     caller: &mut Caller,
 ) -> Option<Extra> {
-    let told =
-        cx.core.shared.plan.pools.get(usize::from(pool)).is_some_and(|pool| pool.proxy_protocol.is_some());
+    let plan = cx.core.shared.plan.pools.get(usize::from(pool));
+    let told = plan.is_some_and(|pool| pool.proxy_protocol.is_some());
+    let keyed = plan.is_some_and(|pool| pool.balance.is_keyed());
+    let key = keyed.then(|| address_key(caller.address.ip()));
     let addresses =
         if told { cx.addresses(listener, client, caller.address, caller.destination) } else { None };
     let read = caller.read.take();
     if read.is_some() {
         cx.net.pause(client);
     }
-    let extra = told || read.is_some();
+    let extra = told || keyed || read.is_some();
     let early = read.unwrap_or_default();
-    extra.then_some(Extra { addresses, early: early.bytes, early_end: early.ended, log: None })
+    extra.then_some(Extra { addresses, key, early: early.bytes, early_end: early.ended, log: None })
 }
 
 fn refusal_for(shortage: Option<Shortage>) -> Refusal {
     match shortage {
         Some(Shortage::Tuples) => Refusal::Tuples,
         Some(Shortage::Local) => Refusal::Local,
+        Some(Shortage::Breaker) => Refusal::Breaker,
         Some(Shortage::Servers) | None => Refusal::NoServer,
     }
 }

@@ -9,6 +9,7 @@
 //!                                    │ another path                      │ time-out, drain, refusal
 //! ```
 
+use crate::health::Answerer;
 use crate::http::Entry;
 use crate::stash::Stash;
 use fourfold_base::Millis;
@@ -59,6 +60,8 @@ pub(crate) struct Upstream {
 pub(crate) struct Extra {
     /// What a server that wants to know is told of the client.
     pub addresses: Option<Addresses>,
+    /// What a keyed algorithm goes by.
+    pub key: Option<u64>,
     /// What the client sent before there was a server.
     pub early: Stash,
     /// FIN came behind it.
@@ -116,6 +119,16 @@ impl Tunnel {
             wait_until: 0,
             extra: None,
         }
+    }
+
+    /// Whom it connects or is connected to.
+    pub fn answerer(&self) -> Option<Answerer> {
+        let Upstream { server, lease, .. } = self.upstream.as_ref()?;
+        Some(Answerer {
+            pool: usize::from(self.pool),
+            server: *server as usize,
+            source: lease.source_index(),
+        })
     }
 
     pub fn sock(&self, side: Side) -> Sock {

@@ -10,6 +10,8 @@ use std::collections::VecDeque;
 pub(crate) enum Shortage {
     Tuples,
     Servers,
+    /// Nothing to wait for: whoever could be used is left alone on purpose.
+    Breaker,
     Local,
 }
 

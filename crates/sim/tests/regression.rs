@@ -72,3 +72,9 @@ fn an_upload_that_the_server_does_not_take_ends() {
 fn a_missing_source_is_not_tried_without_end() {
     plays_in(Scenario::http, &[519, 711, 2980, 3624, 3626]);
 }
+
+/// A head that came in pieces, its last with so much content behind it that both filled a buffer, was taken for too large.
+#[test]
+fn content_behind_a_head_in_pieces_does_not_count_as_head() {
+    plays_in(Scenario::http, &[31, 1119]);
+}

@@ -13,7 +13,7 @@ use super::outlier::{Reason, Streaks};
 pub struct Board {
     streaks: Streaks,
     servers: Vec<Tally>,
-    /// So few servers are usable that all of them are used.
+    /// So few servers are usable that all of them are used, but those whose breaker is open.
     panicking: AtomicBool,
 }
 
@@ -30,6 +30,17 @@ pub enum Notice {
     Unreachable,
     /// By a source that had failed to, or by one whose number is like that one's.
     Reached,
+}
+
+/// Why a server is not used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bar {
+    /// Its check fails.
+    Down,
+    Ejected,
+    Open,
+    /// A few requests try it.
+    HalfOpen,
 }
 
 /// A line of the cache: servers do not disturb each other.
@@ -101,10 +112,29 @@ impl Board {
     pub fn is_usable(&self, server: usize) -> bool {
         let Some(tally) = self.servers.get(server) else { return false };
         let marks = tally.marks.load(Relaxed);
-        if marks & (Mark::BARRED | Mark::HALF_OPEN.0) == 0 || self.is_panicking() {
+        if marks & (Mark::BARRED | Mark::HALF_OPEN.0) == 0 {
             return true;
         }
-        marks & Mark::BARRED == 0 && tally.probes.load(Relaxed) > 0
+        // Panic doubts checks and comparisons. A breaker has seen the requests fail.
+        let passes = match marks & (Mark::OPEN.0 | Mark::HALF_OPEN.0) {
+            0 => true,
+            half_open if half_open == Mark::HALF_OPEN.0 => tally.probes.load(Relaxed) > 0,
+            _ => false,
+        };
+        passes && (marks & (Mark::DOWN.0 | Mark::EJECTED.0) == 0 || self.is_panicking())
+    }
+
+    /// Why it is not used, or only tried; the first of several reasons that holds.
+    #[must_use]
+    pub fn bar(&self, server: usize) -> Option<Bar> {
+        let tally = self.servers.get(server)?;
+        let bars = [
+            (Mark::DOWN, Bar::Down),
+            (Mark::OPEN, Bar::Open),
+            (Mark::HALF_OPEN, Bar::HalfOpen),
+            (Mark::EJECTED, Bar::Ejected),
+        ];
+        bars.into_iter().find(|(mark, _)| tally.has(*mark)).map(|(_, bar)| bar)
     }
 
     /// To be asked once a server is picked: a half-open breaker lets only so many attempts through. Each that is
@@ -112,11 +142,9 @@ impl Board {
     #[must_use]
     pub fn admit(&self, server: usize) -> bool {
         let Some(tally) = self.servers.get(server) else { return false };
-        if !tally.has(Mark::HALF_OPEN) || self.is_panicking() {
-            return self.is_usable(server);
-        }
+        let take = |left: u32| left.checked_sub(1);
         self.is_usable(server)
-            && tally.probes.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok()
+            && (!tally.has(Mark::HALF_OPEN) || tally.probes.fetch_update(Relaxed, Relaxed, take).is_ok())
     }
 
     /// A new connection from the source address of this number has come about. Answers on old ones do not show
@@ -214,7 +242,9 @@ impl Board {
         }
     }
 
-    pub(super) fn reached_at(&self, server: usize) -> Option<Millis> {
+    /// When it last answered anybody.
+    #[must_use]
+    pub fn reached_at(&self, server: usize) -> Option<Millis> {
         let at = self.servers.get(server)?.reached_at.load(Relaxed);
         (at != NEVER).then_some(at)
     }

@@ -22,7 +22,8 @@ pub struct Rules {
     pub latency: Option<LatencyRules>,
     pub breaker: Option<BreakerRules>,
     pub fault: FaultRules,
-    /// With fewer of the servers usable than this, all are used: they are more likely loaded than broken.
+    /// With fewer of the servers usable than this, all are used: they are more likely loaded than broken. An open
+    /// breaker stays open.
     pub panic_percent: u32,
 }
 

@@ -22,7 +22,7 @@ mod fault;
 mod machine;
 mod outlier;
 
-pub use board::{Board, Notice};
+pub use board::{Bar, Board, Notice};
 pub use breaker::BreakerRules;
 pub use check::{Action, Check, CheckRules, Standing};
 pub use fault::{Fault, FaultRules};

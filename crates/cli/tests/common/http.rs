@@ -85,6 +85,11 @@ impl Scripted {
         lock(&self.seen.lines).len()
     }
 
+    /// Where connections came from, in the order in which they were accepted.
+    pub fn peers(&self) -> Vec<SocketAddr> {
+        lock(&self.seen.streams).iter().map(|stream| stream.1.peer_addr().unwrap()).collect()
+    }
+
     /// Every byte that came over a connection.
     pub fn received(&self, connection: usize) -> Vec<u8> {
         lock(&self.seen.lines).get(connection).map(|record| lock(record).clone()).unwrap_or_default()
@@ -132,8 +137,13 @@ pub struct Line {
 impl Line {
     /// The next request, whole. `None`: the connection is at its end, or what came is no request.
     pub fn request(&mut self) -> Option<Message> {
+        self.request_as(read_request)
+    }
+
+    /// The same by another reader.
+    pub fn request_as(&mut self, read: fn(&[u8]) -> Parsed) -> Option<Message> {
         loop {
-            match read_request(&self.unread) {
+            match read(&self.unread) {
                 Parsed::Whole(message, used) => {
                     self.unread.drain(..used);
                     return Some(*message);
@@ -240,6 +250,13 @@ impl Caller {
     #[track_caller]
     pub fn at(address: SocketAddr) -> Self {
         Self { stream: patient(TcpStream::connect(address).unwrap()), unread: Vec::new(), ended: false }
+    }
+
+    #[track_caller]
+    pub fn from(address: SocketAddr, source: SocketAddr) -> Self {
+        let stream = super::crowd::connect(address, Some(source)).unwrap();
+        stream.set_nonblocking(false).unwrap();
+        Self { stream: patient(stream), unread: Vec::new(), ended: false }
     }
 
     /// What the proxy has closed already takes no more.

@@ -7,6 +7,9 @@ mod common;
 
 mod bad_input;
 mod bytes;
+mod edge_log;
+mod edge_proxy_protocol;
+mod edge_rates;
 mod explain;
 mod faults;
 mod http_clients;

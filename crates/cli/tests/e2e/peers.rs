@@ -57,11 +57,11 @@ fn curl(address: SocketAddr) -> Vec<u8> {
     output.stdout
 }
 
-fn loopback() -> SocketAddr {
+pub fn loopback() -> SocketAddr {
     free_port(IpAddr::V4(Ipv4Addr::LOCALHOST))
 }
 
-fn installed(name: &str) -> bool {
+pub fn installed(name: &str) -> bool {
     let usual = ["/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin"];
     usual.iter().any(|folder| Path::new(folder).join(name).exists())
 }
@@ -95,10 +95,10 @@ listen all
 }
 
 /// A folder below the target directory that is gone afterwards.
-struct Folder(PathBuf);
+pub struct Folder(pub PathBuf);
 
 impl Folder {
-    fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{name}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path).unwrap();
@@ -113,13 +113,13 @@ impl Drop for Folder {
 }
 
 /// A program with a configuration file as its last argument, killed when dropped.
-struct Peer {
+pub struct Peer {
     child: Child,
     _config: Scratch,
 }
 
 impl Peer {
-    fn start(name: &str, address: SocketAddr, args: &[&str], config: &str) -> Self {
+    pub fn start(name: &str, address: SocketAddr, args: &[&str], config: &str) -> Self {
         let config = Scratch::new(name, config.as_bytes());
         let mut command = Command::new(name);
         command.args(args).arg(&config.0).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");

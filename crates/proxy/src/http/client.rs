@@ -3,6 +3,7 @@
 
 use super::exchange::Begun;
 use super::head::{self, Onward, Who};
+use super::key::{key_of, stuck_to};
 use super::reply::{self, Reason, To};
 use super::state::{Client, Exchange, Stage};
 use super::{Http, Settings};
@@ -184,6 +185,7 @@ impl Http {
             client.stash.push_front(head);
             return false;
         };
+        let before = head.len();
         let Some(rest) = cx.net.join(&mut head, next) else {
             client.stash.push_front(head);
             return true;
@@ -197,7 +199,7 @@ impl Http {
             return true;
         };
         let left = cx.net.join(&mut moved, rest);
-        let grown = moved.len() > bytes.len();
+        let grown = moved.len() > before;
         if let Some(left) = left {
             client.stash.push_front(left);
         }
@@ -344,6 +346,14 @@ impl Http {
             request_id,
             pool: pool.and_then(|pool| plan.pools.get(pool)).map_or("", |pool| &pool.name),
         };
+        let chosen = pool.and_then(|pool| Some((plan.pools.get(pool)?, core.shared.pools.get(pool)?)));
+        let hash = chosen
+            .filter(|(plan, _)| plan.balance.is_keyed())
+            .map(|(plan, _)| key_of(&plan.hash_key, request, head, path, &who));
+        let stay = chosen.and_then(|(plan, state)| {
+            let id = stuck_to(plan.sticky.as_ref()?, state.salt, request, head)?;
+            state.ids.get(&id).copied()
+        });
         let Some(pool) = pool else {
             self.out.clear();
             let status = answer(&onward, &to, &mut self.out);
@@ -365,7 +375,8 @@ impl Http {
             json: to.json,
             expects: request.expect_continue,
             body: request.body,
-            hash: None,
+            hash,
+            stay,
             response_fields,
             sent,
             log: self.heard.take(),

@@ -5,6 +5,7 @@ use super::Http;
 use super::client::send_all;
 use super::head::Down;
 use super::log::Facts;
+use super::place::outcome_of;
 use super::reply::{Reason, To};
 use super::state::{Client, Exchange, Phase, Role, Stage};
 use crate::access::Ending;
@@ -12,9 +13,11 @@ use crate::core::{Core, Cx};
 use crate::reason::Refusal;
 use crate::upstream::{Choice, Want};
 use crate::wait::{RETRY_MS, Shortage};
+use fourfold_balance::health::Outcome;
 use fourfold_base::Millis;
 use fourfold_base::slab::Key;
 use fourfold_config::http::Route;
+use fourfold_config::pool::RetryOn;
 use fourfold_engine::{Buf, Close, Net, Pressure};
 use fourfold_http::h1::{self, Asked, Body, BodyReader, Version, encode};
 
@@ -37,6 +40,7 @@ pub(super) struct Begun {
     pub expects: bool,
     pub body: Body,
     pub hash: Option<u64>,
+    pub stay: Option<u32>,
     pub response_fields: Vec<u8>,
     pub sent: Vec<u8>,
     pub log: Option<Facts>,
@@ -72,6 +76,8 @@ impl Exchange {
             stale: 0,
             avoid: Vec::new(),
             hash: begun.hash,
+            stay: begun.stay,
+            place: None,
             wait_until: 0,
             active: now,
             up_bytes: 0,
@@ -99,7 +105,11 @@ impl Exchange {
 impl Http {
     pub(super) fn begin<N: Net>(&mut self, cx: &mut Cx<'_, N>, client: Key, begun: Begun) {
         cx.core.counters().http_requests.add(1);
-        let exchange = Exchange::new(client, begun, cx.net.now());
+        let now = cx.net.now();
+        if let Some(budget) = self.budgets.get_mut(usize::from(begun.pool)) {
+            budget.handle_request(now);
+        }
+        let exchange = Exchange::new(client, begun, now);
         match self.exchanges.insert(exchange) {
             Ok(key) => {
                 if let Some(client) = self.clients.get_mut(client) {
@@ -143,21 +153,37 @@ impl Http {
             let Some(exchange) = self.exchanges.get(key) else { return true };
             let pool = usize::from(exchange.pool);
             if let Some(conn) = self.take_pinned(key) {
-                self.attach(cx, key, conn);
-                return true;
+                if self.enter(cx, key, conn) {
+                    self.attach(cx, key, conn);
+                    return true;
+                }
+                self.drop_conn(cx, conn);
             }
             let Some(exchange) = self.exchanges.get(key) else { return true };
             let idle = &self.idle;
             let want = Want {
                 key: exchange.hash,
-                loads: idle.loads(pool),
+                stay: exchange.stay,
+                request: true,
                 warm: &|server| idle.has(pool, server),
                 avoid: &exchange.avoid,
             };
             let attempt = match cx.core.upstreams.attempt(pool, &want, now) {
                 Ok(Choice::Warm(server)) => {
-                    let Some(conn) = self.idle.take(pool, server as usize) else { continue };
-                    self.attach(cx, key, conn);
+                    let conn = self.idle.take(pool, server as usize);
+                    let source =
+                        conn.and_then(|conn| self.conns.get(conn)).map(|conn| conn.lease.source_index());
+                    self.take_place(key, server, source.unwrap_or(0));
+                    if let Some(conn) = conn {
+                        self.attach(cx, key, conn);
+                        return true;
+                    }
+                    self.give_place_up(cx, key);
+                    continue;
+                }
+                // Nothing to wait for.
+                Err((Shortage::Breaker, _)) => {
+                    self.fail(cx, key, Reason::BreakerOpen);
                     return true;
                 }
                 Ok(Choice::Fresh(attempt)) => attempt,
@@ -166,15 +192,19 @@ impl Http {
                     return false;
                 }
             };
-            match self.open(cx, key, attempt) {
+            let opened = self.open(cx, key, attempt);
+            if opened.is_err() {
+                self.give_place_up(cx, key);
+            }
+            match opened {
                 Ok(()) => return true,
                 Err(shortage @ (Shortage::Local | Shortage::Tuples)) => {
                     self.expect(pool, shortage, None, now);
                     return false;
                 }
-                Err(Shortage::Servers) => {}
+                Err(Shortage::Servers | Shortage::Breaker) => {}
             }
-            let most = cx.core.shared.plan.pools.get(pool).map_or(1, |pool| pool.connect_attempts);
+            let most = self.connects_max(cx.core, key);
             let Some(exchange) = self.exchanges.get_mut(key) else { return true };
             if exchange.attempts >= most {
                 self.fail(cx, key, Reason::Attempts);
@@ -197,10 +227,10 @@ impl Http {
 
     /// An attempt of this request's has failed: another path, unless that were too many.
     pub(super) fn try_another<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
+        self.leave_place(cx, key);
+        let most = self.connects_max(cx.core, key);
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         (exchange.conn, exchange.phase) = (None, Phase::Waiting);
-        let most =
-            cx.core.shared.plan.pools.get(usize::from(exchange.pool)).map_or(1, |pool| pool.connect_attempts);
         if exchange.attempts >= most {
             return self.fail(cx, key, Reason::Attempts);
         }
@@ -291,7 +321,6 @@ impl Http {
             exchange.connect_us = 0;
             cx.core.counters().http_reused.add(1);
         }
-        self.idle.busy(usize::from(conn.pool), conn.server as usize);
         let (client, sock) = (exchange.client, conn.sock);
         conn.sent += exchange.sent.len() as u64;
         if !send_all(cx.net, sock, &exchange.sent) {
@@ -490,19 +519,27 @@ impl Http {
         let settings = self.settings.get(usize::from(exchange.listener)).and_then(Option::as_ref);
         let route = settings.and_then(|one| one.routes.get(exchange.route as usize));
         let may = exchange.repeatable && harmless && exchange.interim == 0;
-        let allowed = match stale {
-            true if exchange.stale < STALE_MAX => {
+        // It died while nobody used it, which says nothing about the server.
+        let forgiven = stale && exchange.stale < STALE_MAX;
+        let allowed = match forgiven {
+            true => {
                 exchange.stale += 1;
-                true
+                may
             }
-            _ => {
-                let allowed = tries_left(cx.core, exchange, route, reason);
+            false => {
+                let wanted = match reason {
+                    Reason::ResponseTimeout => retry_on(cx.core, exchange, route).timeout,
+                    _ => retry_on(cx.core, exchange, route).reset,
+                };
+                let allowed = may && wanted && exchange.tries < retries_max(cx.core, exchange, route);
                 exchange.tries = exchange.tries.saturating_add(1);
                 exchange.avoid.push(server);
                 allowed
             }
         };
-        if !may || !allowed {
+        let outcome = if forgiven { Outcome::Shortage } else { Outcome::NoAnswer };
+        self.tell(cx, key, outcome);
+        if !allowed || !(forgiven || self.afford_retry(cx, key)) {
             return self.fail(cx, key, reason);
         }
         cx.core.counters().http_retries.add(1);
@@ -510,11 +547,79 @@ impl Http {
         self.try_another(cx, key);
     }
 
+    /// A server that says that it cannot is left for another, where the user wants that. `None`: it was, and the response is gone.
+    pub(super) fn retry_status<N: Net>(
+        &mut self,
+        cx: &mut Cx<'_, N>,
+        key: Key,
+        buf: Buf,
+        length: usize,
+    ) -> Option<Buf> {
+        let status = self.response.status;
+        if !self.may_retry_status(cx.core, key, status) || !self.afford_retry(cx, key) {
+            return Some(buf);
+        }
+        self.tell(cx, key, Outcome::of_status(status));
+        let exchange = self.exchanges.get_mut(key)?;
+        let conn = exchange.conn.take();
+        exchange.tries = exchange.tries.saturating_add(1);
+        exchange.avoid.extend(exchange.place.map(|place| place.who.server as u32));
+        let whole = match self.response.body {
+            Body::None => buf.len() == length,
+            Body::Length(content) => (buf.len() - length) as u64 == content,
+            Body::Chunked | Body::UntilClose => false,
+        };
+        let reusable = whole && self.response.keep_alive && exchange.request.is_done();
+        cx.net.free(buf);
+        cx.core.counters().http_retries.add(1);
+        cx.core.counters().http_retries_status.add(1);
+        if let Some(conn) = conn {
+            self.release(cx, conn, reusable);
+        }
+        self.try_another(cx, key);
+        None
+    }
+
+    fn may_retry_status(&self, core: &Core, key: Key, status: u16) -> bool {
+        let Some(exchange) = self.exchanges.get(key) else { return false };
+        let route = self.route(exchange);
+        let servers = core.shared.pools.get(usize::from(exchange.pool)).map_or(0, |pool| pool.servers.len());
+        retry_on(core, exchange, route).status(status)
+            && exchange.tries < retries_max(core, exchange, route)
+            && exchange.repeatable
+            && exchange.asked.method.is_idempotent()
+            && exchange.interim == 0
+            && exchange.avoid.len() + 1 < servers
+    }
+
+    /// Takes a retry out of the pool's budget.
+    fn afford_retry<N: Net>(&mut self, cx: &Cx<'_, N>, key: Key) -> bool {
+        let Some(pool) = self.exchanges.get(key).map(|exchange| usize::from(exchange.pool)) else {
+            return false;
+        };
+        let afforded = self.budgets.get_mut(pool).is_some_and(|budget| budget.take_retry(cx.net.now()));
+        if !afforded {
+            cx.core.counters().http_retry_budget_spent.add(1);
+        }
+        afforded
+    }
+
+    /// Paths that may fail one request.
+    fn connects_max(&self, core: &Core, key: Key) -> u8 {
+        let Some(exchange) = self.exchanges.get(key) else { return 1 };
+        let pool = core.shared.plan.pools.get(usize::from(exchange.pool));
+        match retry_on(core, exchange, self.route(exchange)).connect {
+            true => pool.map_or(1, |pool| pool.connect_attempts),
+            false => 1,
+        }
+    }
+
     /// The request gets an answer of ours, or, when one has begun, none but a broken connection.
     pub(super) fn fail<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, reason: Reason) {
         let Some(exchange) = self.exchanges.get(key) else { return };
         let (client, answered, to) = (exchange.client, exchange.answered, exchange.to());
         let conn = exchange.conn;
+        self.tell(cx, key, outcome_of(reason));
         if !answered {
             self.write_refusal(client, reason, &to);
         }
@@ -541,6 +646,7 @@ impl Http {
 
     pub(super) fn remove<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
         self.leave_queue(cx.core, key);
+        self.leave_place(cx, key);
         if let Some(exchange) = self.exchanges.remove(key) {
             self.give_spare(exchange.sent);
         }
@@ -669,6 +775,7 @@ impl Http {
             Reason::HeaderTimeout => &counters.http_header_timeout,
             Reason::BodyTimeout => &counters.http_body_timeout,
             Reason::NoServer => &counters.refused_no_server,
+            Reason::BreakerOpen => &counters.refused_breaker_open,
             Reason::QueueFull => &counters.refused_queue_full,
             Reason::Tuples => &counters.refused_tuples,
             Reason::Local => &counters.refused_local,
@@ -680,21 +787,22 @@ impl Http {
     }
 }
 
-fn tries_left(core: &Core, exchange: &Exchange, route: Option<&Route>, reason: Reason) -> bool {
-    let Some(pool) = core.shared.plan.pools.get(usize::from(exchange.pool)) else { return false };
-    let on = route.and_then(|route| route.retry_on).unwrap_or(pool.http.retry_on);
-    let most = route.and_then(|route| route.retries).unwrap_or(pool.http.retries);
-    let wanted = match reason {
-        Reason::ResponseTimeout => on.timeout,
-        _ => on.reset,
-    };
-    wanted && exchange.tries < most
+fn retry_on(core: &Core, exchange: &Exchange, route: Option<&Route>) -> RetryOn {
+    let pool = core.shared.plan.pools.get(usize::from(exchange.pool));
+    let own = route.and_then(|route| route.retry_on);
+    own.or(pool.map(|pool| pool.http.retry_on)).unwrap_or(RetryOn::NEVER)
+}
+
+fn retries_max(core: &Core, exchange: &Exchange, route: Option<&Route>) -> u8 {
+    let pool = core.shared.plan.pools.get(usize::from(exchange.pool));
+    route.and_then(|route| route.retries).or(pool.map(|pool| pool.http.retries)).unwrap_or(0)
 }
 
 fn reason_for(shortage: Option<Shortage>) -> Reason {
     match shortage {
         Some(Shortage::Tuples) => Reason::Tuples,
         Some(Shortage::Local) => Reason::Local,
+        Some(Shortage::Breaker) => Reason::BreakerOpen,
         Some(Shortage::Servers) | None => Reason::NoServer,
     }
 }

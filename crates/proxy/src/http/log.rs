@@ -218,6 +218,7 @@ fn ending_of(reason: Reason, answered: bool) -> Ending {
         Reason::HeaderTimeout => Ending::HeadTimeout,
         Reason::BodyTimeout => Ending::BodyTimeout,
         Reason::NoServer => Ending::NoServer,
+        Reason::BreakerOpen => Ending::Breaker,
         Reason::QueueFull => Ending::QueueFull,
         Reason::Tuples => Ending::NoTuple,
         Reason::Local => Ending::Local,

@@ -9,6 +9,8 @@
 //! | `upstream` | connections to servers, warm ones |
 //! | `pinned` | connections that are one client's, for servers that want to know who it is |
 //! | `respond` | the server's side: response heads, content, upgrades |
+//! | `place` | a request's place at a server, and what the server is judged by |
+//! | `key` | hash keys and sticky cookies (pure) |
 //! | `log` | what is said of a request at its end |
 //! | `shed` | who goes when buffers are short |
 //! | `head`, `reply` | heads written anew, answers of our own (pure) |
@@ -18,8 +20,10 @@
 mod client;
 mod exchange;
 mod head;
+mod key;
 mod log;
 mod pinned;
+mod place;
 mod reply;
 mod respond;
 mod shed;
@@ -30,6 +34,7 @@ use crate::core::Cx;
 use crate::shared::Shared;
 use crate::tcp::Tcp;
 use crate::wait::{RETRY_MS, WaitQueue};
+use fourfold_balance::retry::RetryBudget;
 use fourfold_base::Millis;
 use fourfold_base::prng::Prng;
 use fourfold_base::slab::{Key, Slab};
@@ -54,6 +59,8 @@ pub(crate) struct Http {
     due: Vec<u32>,
     queues: Vec<WaitQueue>,
     idle: Idle,
+    /// Per pool.
+    budgets: Vec<RetryBudget>,
     /// By client: the idle connection that nobody else may use.
     pinned: HashMap<Key, Key>,
     /// Per listener; copies of this shard's own, so that their counts are nobody else's.
@@ -76,6 +83,7 @@ const SPARE_BYTES_MAX: usize = 4096;
 impl Http {
     pub fn new(shared: &Shared, shard: usize, now: Millis) -> Self {
         let settings = shared.plan.listeners.iter();
+        let pools = shared.plan.pools.iter();
         Self {
             clients: Slab::new(shared.connections_per_shard),
             exchanges: Slab::new(shared.connections_per_shard),
@@ -86,6 +94,7 @@ impl Http {
             due: Vec::new(),
             queues: shared.pools.iter().map(|_| WaitQueue::default()).collect(),
             idle: Idle::new(shared),
+            budgets: pools.map(|pool| RetryBudget::new(pool.http.retry_budget, now)).collect(),
             pinned: HashMap::new(),
             settings: settings.map(|one| one.http.as_deref().map(|http| Arc::new(http.clone()))).collect(),
             request: h1::Request::default(),

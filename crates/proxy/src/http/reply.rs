@@ -51,6 +51,7 @@ reasons! {
     HeaderTimeout 408 "header_timeout" "the request's head was not complete within header_timeout"
     BodyTimeout 408 "body_timeout" "nothing of the request's content came for body_timeout"
     NoServer 503 "no_server" "every server of the pool is down, full or unresolved"
+    BreakerOpen 503 "breaker_open" "the servers failed too many requests and are left alone for a moment"
     QueueFull 503 "queue_full" "queue_max requests are waiting already"
     Tuples 503 "no_tuple" "every four-tuple to the servers is in use"
     Local 503 "local_shortage" "out of descriptors, memory or buffers"

@@ -10,6 +10,7 @@ use crate::access::Ending;
 use crate::core::Cx;
 use crate::tcp::{Handover, Tcp};
 use crate::tunnel::Upstream;
+use fourfold_balance::health::Outcome;
 use fourfold_base::slab::Key;
 use fourfold_config::http::FieldOps;
 use fourfold_engine::{Buf, Close, Errno, Net, Pressure};
@@ -98,11 +99,15 @@ impl Http {
                 return self.fail(cx, exchange, Reason::BadResponse(reject));
             }
             if self.response.status == 101 {
+                self.tell(cx, exchange, Outcome::Success);
+                self.stick(cx, exchange);
+                let head = cx.net.bytes(&buf).get(..length).unwrap_or_default();
                 self.write_head(exchange, head, Down::Nothing, false);
                 buf.advance(length);
                 return self.switch(cx, tcp, key, exchange, buf);
             }
             if !self.response.is_interim() {
+                let Some(buf) = self.retry_status(cx, exchange, buf, length) else { return };
                 return self.respond(cx, key, exchange, buf, length);
             }
             if !self.pass_interim(cx, exchange, &buf, length) {
@@ -179,6 +184,8 @@ impl Http {
         length: usize,
     ) {
         let body = self.response.body;
+        self.tell(cx, exchange_key, Outcome::of_status(self.response.status));
+        self.stick(cx, exchange_key);
         let Some(exchange) = self.exchanges.get_mut(exchange_key) else { return cx.net.free(buf) };
         let down = Down::of(body, exchange.version);
         exchange.down = down;
@@ -346,7 +353,6 @@ impl Http {
             self.drop_conn(cx, key);
             return self.close_client(cx, client_key, Close::Reset);
         }
-        self.idle.free(usize::from(conn.pool), conn.server as usize);
         self.conn_timers.cancel(key.slot);
         self.client_timers.cancel(client_key.slot);
         self.unpin(cx, client_key);

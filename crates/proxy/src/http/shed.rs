@@ -1,49 +1,44 @@
-//! Which of the clients are slow, when buffers are short.
+//! Which clients hold buffers, when those are short.
 
 use super::Http;
-use super::state::{Client, Phase, Stage};
+use super::state::{Client, Stage};
 use crate::access::Ending;
 use crate::core::Cx;
-use crate::shed::{Slow, Whose, unsent_buffers};
+use crate::shed::{Holder, Whose};
 use fourfold_base::Millis;
 use fourfold_base::slab::Key;
 use fourfold_engine::{Close, Net};
 
 impl Http {
-    pub fn slow<N: Net>(&self, net: &N, slow: &mut Vec<Slow>) {
+    pub fn holders<N: Net>(&self, net: &N, holders: &mut Vec<Holder>) {
         let keys = (0..self.clients.slots()).filter_map(|slot| self.clients.key_at(slot));
-        slow.extend(keys.filter_map(|key| {
-            let client = self.clients.get(key)?;
-            let since = self.stands_still_since(client)?;
-            let buffers = self.buffers(net, client);
-            Slow::new(Whose::Client(key), buffers, net.now().saturating_sub(since))
+        holders.extend(keys.filter_map(|key| {
+            let client = self.clients.get(key).filter(|client| client.stage != Stage::Closing)?;
+            let (unsent, kept) = self.held(net, client);
+            let head_since = self.head_since(client);
+            // What is kept for want of a server is not the client's doing.
+            (unsent > 0 || (kept > 0 && head_since.is_some())).then_some(Holder {
+                whose: Whose::Client(key),
+                unsent,
+                kept,
+                head_since,
+            })
         }));
     }
 
-    fn buffers<N: Net>(&self, net: &N, client: &Client) -> usize {
-        let own = unsent_buffers(net, client.sock) + client.stash.len();
-        let Stage::Busy(exchange) = client.stage else { return own };
+    /// Bytes unsent on either side, and buffers beside them.
+    fn held<N: Net>(&self, net: &N, client: &Client) -> (usize, usize) {
+        let (unsent, kept) = (net.unsent(client.sock), client.stash.len());
+        let Stage::Busy(exchange) = client.stage else { return (unsent, kept) };
         let conn = self.exchanges.get(exchange).and_then(|exchange| exchange.conn);
-        let conn = conn.and_then(|conn| self.conns.get(conn));
-        own + conn.map_or(0, |conn| unsent_buffers(net, conn.sock) + usize::from(conn.partial.is_some()))
+        let Some(conn) = conn.and_then(|conn| self.conns.get(conn)) else { return (unsent, kept) };
+        (unsent + net.unsent(conn.sock), kept + usize::from(conn.partial.is_some()))
     }
 
-    /// `None`: it is not the client that is waited for.
-    fn stands_still_since(&self, client: &Client) -> Option<Millis> {
+    fn head_since(&self, client: &Client) -> Option<Millis> {
         let settings = self.settings.get(usize::from(client.listener))?.as_ref()?;
-        match client.stage {
-            // Its last response has not been taken, or its next head does not come.
-            Stage::Head if client.scanned == 0 => {
-                Some(client.deadline.saturating_sub(settings.keep_alive_timeout_ms))
-            }
-            Stage::Head => Some(client.deadline.saturating_sub(settings.header_timeout_ms)),
-            Stage::Busy(exchange) => {
-                let exchange = self.exchanges.get(exchange)?;
-                (exchange.phase == Phase::Open).then_some(exchange.active)
-            }
-            Stage::Linger => Some(client.deadline.saturating_sub(settings.send_timeout_ms)),
-            Stage::Closing => None,
-        }
+        let begun = client.stage == Stage::Head && client.scanned > 0;
+        begun.then(|| client.deadline.saturating_sub(settings.header_timeout_ms))
     }
 
     /// Resets a slow client.

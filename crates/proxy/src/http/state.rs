@@ -12,6 +12,7 @@
 
 use super::head::Down;
 use super::log::Facts;
+use super::place::Place;
 use crate::stash::Stash;
 use fourfold_base::Millis;
 use fourfold_base::slab::Key;
@@ -128,6 +129,9 @@ pub(super) struct Exchange {
     pub stale: u8,
     pub avoid: Vec<u32>,
     pub hash: Option<u64>,
+    /// The server that its cookie names.
+    pub stay: Option<u32>,
+    pub place: Option<Place>,
     pub wait_until: Millis,
     /// When something last moved.
     pub active: Millis,

@@ -4,6 +4,7 @@ use super::Http;
 use super::reply::Reason;
 use super::state::{Conn, Phase, Role};
 use crate::core::{Cx, Trial};
+use crate::health::Answerer;
 use crate::owner::{Tag, owner};
 use crate::shared::Shared;
 use crate::upstream::{Attempt, Blame, blame};
@@ -13,23 +14,17 @@ use fourfold_base::slab::Key;
 use fourfold_engine::{Close, Errno, Net, Refused, Step};
 use fourfold_ports::Release;
 
-/// Warm connections and requests in flight, per pool and server.
+/// Warm connections, per pool and server.
 pub(super) struct Idle {
     /// The connection used last is taken first: the others may grow old and go.
     warm: Vec<Vec<Vec<Key>>>,
-    loads: Vec<Vec<u32>>,
 }
 
 impl Idle {
     pub fn new(shared: &Shared) -> Self {
         Self {
             warm: shared.pools.iter().map(|pool| pool.servers.iter().map(|_| Vec::new()).collect()).collect(),
-            loads: shared.pools.iter().map(|pool| vec![0; pool.servers.len()]).collect(),
         }
-    }
-
-    pub fn loads(&self, pool: usize) -> Option<&[u32]> {
-        self.loads.get(pool).map(Vec::as_slice)
     }
 
     fn stack(&mut self, pool: usize, server: usize) -> Option<&mut Vec<Key>> {
@@ -59,22 +54,6 @@ impl Idle {
             stack.retain(|other| *other != key);
         }
     }
-
-    fn load(&mut self, pool: usize, server: usize) -> Option<&mut u32> {
-        self.loads.get_mut(pool)?.get_mut(server)
-    }
-
-    pub fn busy(&mut self, pool: usize, server: usize) {
-        if let Some(load) = self.load(pool, server) {
-            *load += 1;
-        }
-    }
-
-    pub fn free(&mut self, pool: usize, server: usize) {
-        if let Some(load) = self.load(pool, server) {
-            *load = load.saturating_sub(1);
-        }
-    }
 }
 
 impl Http {
@@ -86,6 +65,7 @@ impl Http {
         attempt: Attempt,
     ) -> Result<(), Shortage> {
         let now = cx.net.now();
+        self.take_place(key, attempt.server, attempt.lease.source_index());
         let Some(exchange) = self.exchanges.get_mut(key) else { return Ok(()) };
         let pool = exchange.pool;
         let Attempt { server, path, lease, remote, local } = attempt;
@@ -182,15 +162,25 @@ impl Http {
             started: conn.started,
         };
         cx.core.judge(&trial, step, errno, blame, now);
+        // The server has been judged with it.
+        if let Some(place) = self.exchanges.get_mut(key).and_then(|exchange| exchange.place.as_mut()) {
+            place.told = true;
+        }
     }
 
     pub(super) fn on_connected<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
         let Some(conn) = self.conns.get(key) else { return };
         let Role::Connecting(exchange) = conn.role else { return };
         let sock = conn.sock;
-        if let Some(state) = cx.core.shared.server(usize::from(conn.pool), conn.server as usize) {
+        let who = Answerer {
+            pool: usize::from(conn.pool),
+            server: conn.server as usize,
+            source: conn.lease.source_index(),
+        };
+        if let Some(state) = cx.core.shared.server(who.pool, who.server) {
             state.succeeded();
         }
+        cx.core.reached(who, cx.net.now());
         cx.core.counters().connected.add(1);
         cx.net.receive(sock);
         if !self.greet(cx, exchange, key) {
@@ -255,7 +245,6 @@ impl Http {
             cx.net.receive(conn.sock);
         }
         self.conn_timers.ensure(key.slot, now + rules.idle_timeout_ms);
-        self.idle.free(pool, server);
         if let Some(client) = client {
             return self.pin(cx, client, key);
         }
@@ -270,12 +259,11 @@ impl Http {
         let (pool, server) = (usize::from(conn.pool), conn.server as usize);
         match std::mem::replace(&mut conn.role, Role::Closing) {
             Role::Closing => return,
-            Role::Busy(_) => self.idle.free(pool, server),
             Role::Idle => match conn.pinned.take() {
                 Some(client) => drop(self.pinned.remove(&client)),
                 None => self.idle.forget(pool, server, key),
             },
-            Role::Connecting(_) => {}
+            Role::Busy(_) | Role::Connecting(_) => {}
         }
         if let Some(buf) = conn.partial.take() {
             cx.net.free(buf);
