@@ -79,6 +79,11 @@ impl Config {
         self.listener = format!("{}\n{line}", self.listener);
         self
     }
+    /// Whole sections after the servers.
+    pub fn more(mut self, lines: &str) -> Self {
+        self.more = format!("{}\n{lines}", self.more);
+        self
+    }
     pub fn pool(mut self, line: &str) -> Self {
         self.pool = format!("{}\n{line}", self.pool);
         self

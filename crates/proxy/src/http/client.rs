@@ -361,6 +361,9 @@ impl Http {
             let status = answer(&onward, &to, &mut self.out);
             return Ok(Verdict::Answered { status, close: to.close });
         };
+        let asked = h1::Asked { method: request.method, upgrade: request.upgrade.is_some() };
+        let dice = if route.mirror.is_some() { self.random.next_u64() } else { 0 };
+        let mirror = Self::mirror_of(route.mirror.as_ref(), asked, dice);
         let mut sent = self.spare.pop().unwrap_or_default();
         onward.write(request.body, &mut sent);
         let mut response_fields = Vec::new();
@@ -371,7 +374,7 @@ impl Http {
             pool: pool as u16,
             listener: client.listener,
             route: index as u32,
-            asked: h1::Asked { method: request.method, upgrade: request.upgrade.is_some() },
+            asked,
             version: request.version,
             keep_alive,
             json: to.json,
@@ -379,6 +382,7 @@ impl Http {
             body: request.body,
             hash,
             stay,
+            mirror,
             response_fields,
             sent,
             log: self.heard.take(),
@@ -585,6 +589,7 @@ impl Http {
                 self.end_client(cx, key);
             }
         }
+        self.drop_shadows(cx);
         self.close_idle(cx);
     }
 

@@ -10,6 +10,7 @@
 //! | `care` | connections made ahead, and given up for another shard |
 //! | `pinned` | connections that are one client's, for servers that want to know who it is |
 //! | `respond` | the server's side: response heads, content, upgrades |
+//! | `mirror` | copies of requests for another pool |
 //! | `place` | a request's place at a server, and what the server is judged by |
 //! | `key` | hash keys and sticky cookies (pure) |
 //! | `log` | what is said of a request at its end |
@@ -24,6 +25,7 @@ mod exchange;
 mod head;
 mod key;
 mod log;
+mod mirror;
 mod pinned;
 mod place;
 mod reply;
@@ -61,6 +63,8 @@ pub(crate) struct Http {
     due: Vec<u32>,
     queues: Vec<WaitQueue>,
     idle: Idle,
+    /// Copies of requests on their way.
+    shadows: usize,
     /// When warm connections are to be counted again.
     care_at: Option<Millis>,
     /// Per pool.
@@ -90,7 +94,7 @@ impl Http {
         let pools = shared.plan.pools.iter();
         Self {
             clients: Slab::new(shared.connections_per_shard),
-            exchanges: Slab::new(shared.connections_per_shard),
+            exchanges: Slab::new(shared.connections_per_shard + mirror::SHADOWS_MAX),
             conns: Slab::new(shared.connections_per_shard),
             client_timers: Wheel::new(now),
             exchange_timers: Wheel::new(now),
@@ -98,6 +102,7 @@ impl Http {
             due: Vec::new(),
             queues: shared.pools.iter().map(|_| WaitQueue::default()).collect(),
             idle: Idle::new(shared),
+            shadows: 0,
             care_at: Self::preconnects(shared).then_some(now),
             budgets: pools.map(|pool| RetryBudget::new(pool.http.retry_budget, now)).collect(),
             pinned: HashMap::new(),
