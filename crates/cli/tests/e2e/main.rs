@@ -13,6 +13,7 @@ mod edge_rates;
 mod explain;
 mod faults;
 mod http_clients;
+mod http_compare;
 mod http_corpus;
 mod http_exchange;
 mod http_features;
