@@ -22,6 +22,7 @@ cargo xtask bench tcp [--rounds N] [--seconds S] [--quick] [--peers A,B,…] [--
 cargo xtask bench http [the same flags] [--clients N]
                                              the same for HTTP and WebSocket; N bounds what idle and reuse scenarios hold
                       scenarios: small 10k new ws latency idle ws-idle reuse
+cargo xtask compare-http                     nginx and HAProxy beside Fourfold over tests/http, written down under docs/design
 cargo xtask bench report                     docs/benchmarks.md from the newest files under benches/results
 ";
 
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
     let outcome = match words.as_slice() {
         ["test", flags @ ..] => test::run(flags),
         ["tidy"] => tidy::run(),
+        ["compare-http"] => test::compare_http(),
         ["bench", rest @ ..] => bench::run(rest),
         [] | ["help" | "-h" | "--help", ..] => {
             print!("{HELP}");

@@ -147,7 +147,8 @@ fn judge_response(address: SocketAddr, case: &Case) -> Result<(), String> {
             let same = status.as_ref().is_none_or(|status| *status == reply.line[1]);
             let ours = reply.field("x-fourfold-reason").is_some();
             // An interim response alone is no answer.
-            if status.as_ref().is_some_and(|status| status.starts_with('1') && status != "101") {
+            let alone = case.fact("rest").is_none_or(|rest| rest == b"0");
+            if alone && case.fact("interim").is_some_and(|interim| interim == b"yes") {
                 return if ours { Ok(()) } else { wrong("a final response was made up") };
             }
             if same && !ours && (reply.body == *content || reply.status() == 101) {

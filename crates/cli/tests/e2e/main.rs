@@ -15,6 +15,7 @@ mod faults;
 mod health_faults;
 mod health_rules;
 mod http_clients;
+mod http_compare;
 mod http_corpus;
 mod http_exchange;
 mod http_features;

@@ -128,6 +128,22 @@ fn fuzz(members: &Metadata) -> Result<Outcome> {
     count::cargo_test(&arguments, &[("PROPTEST_CASES", FUZZ_CASES.to_string())]).map(Outcome::Tests)
 }
 
+/// Writes `docs/design/2026-11-21-http1-differences.md` anew.
+pub fn compare_http() -> Result<()> {
+    let test = [
+        "test",
+        "--release",
+        "--package",
+        "fourfold",
+        "--test",
+        "e2e",
+        "--",
+        "--ignored",
+        "differences_are_written_down",
+    ];
+    command("cargo", &test).map(|_| ())
+}
+
 fn command(program: &str, arguments: &[&str]) -> Result<Outcome> {
     step::succeed(Command::new(program).args(arguments).current_dir(workspace::root()))?;
     Ok(Outcome::Done)

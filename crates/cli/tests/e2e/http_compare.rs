@@ -1,0 +1,358 @@
+//! The corpora through Fourfold, nginx and HAProxy alike. Ignored: `cargo xtask compare-http` runs it to write
+//! `docs/design/2026-11-21-http1-differences.md` anew, when the corpora or the rules have changed.
+
+use super::http_corpus::ask_for;
+use super::peers::{Folder, Peer, installed, loopback};
+use crate::common::http::{Line, Scripted, plain};
+use crate::common::strict::{Message, Read as Parsed, read_any_request, read_any_response};
+use crate::common::{Engine, Lab, Program};
+use fourfold_http::h1::Reject;
+use fourfold_testkit::corpus::{self, Case, Want};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+const REPORT: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/design/2026-11-21-http1-differences.md");
+/// Nobody here waits for more than this before answering; see the configurations.
+const SILENCE: Duration = Duration::from_millis(700);
+
+#[test]
+#[ignore = "writes a document; run by cargo xtask compare-http"]
+fn differences_are_written_down() {
+    assert!(installed("nginx") && installed("haproxy"), "apt-get install nginx haproxy");
+    let _lab = Lab::new();
+    let folder = Folder::new("compare");
+    let requests =
+        compare(&folder, &corpus::requests().unwrap(), &|| Scripted::start(answer), &judge_request);
+    let next = Arc::new(Mutex::new(Vec::new()));
+    let set = Arc::clone(&next);
+    let origin = move || {
+        let say = Arc::clone(&next);
+        Scripted::start(move |line| {
+            if line.head().is_some() {
+                let bytes = say.lock().unwrap().clone();
+                line.say(&bytes);
+            }
+        })
+    };
+    let responses: Vec<Case> =
+        corpus::responses().unwrap().into_iter().filter(|case| !case.asked.starts_with("CONNECT")).collect();
+    let responses = compare(&folder, &responses, &origin, &move |address, case| {
+        *set.lock().unwrap() = case.send.clone();
+        judge_response(address, case)
+    });
+    std::fs::write(REPORT, report(&requests, &responses)).unwrap();
+    println!("{REPORT}");
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Outcome {
+    Passed,
+    Refused,
+}
+
+struct Row {
+    name: String,
+    /// Fourfold's reason, or `passed`.
+    class: String,
+    /// Fourfold, nginx, HAProxy.
+    outcomes: [Outcome; 3],
+}
+
+type Judge<'a> = dyn Fn(SocketAddr, &Case) -> Outcome + 'a;
+
+fn compare(folder: &Folder, cases: &[Case], origin: &dyn Fn() -> Scripted, judge: &Judge) -> Vec<Row> {
+    let (for_fourfold, for_nginx, for_haproxy) = (origin(), origin(), origin());
+    let fourfold = Program::run(&plain(Engine::Epoll, &[for_fourfold.address]).listener(
+        "slashes = \"keep\"\nheader_timeout = \"300ms\"\nbody_timeout = \"300ms\"\nfirst_byte_timeout = \"300ms\"",
+    ));
+    let (nginx, haproxy) = (loopback(), loopback());
+    let _nginx =
+        Peer::start("nginx", nginx, &["-e", "stderr", "-c"], &nginx_config(folder, nginx, for_nginx.address));
+    let _haproxy =
+        Peer::start("haproxy", haproxy, &["-db", "-f"], &haproxy_config(haproxy, for_haproxy.address));
+    let row = |case: &Case| Row {
+        name: case.name.clone(),
+        class: match &case.want {
+            Want::Accept(_) => "passed".into(),
+            Want::Reject(reason) => reason.clone(),
+        },
+        outcomes: [fourfold.address, nginx, haproxy].map(|address| judge(address, case)),
+    };
+    cases.iter().map(row).collect()
+}
+
+fn answer(line: &mut Line) {
+    while line.request_as(read_any_request).is_some() {
+        line.say(b"HTTP/1.1 200 OK\r\nX-Origin: yes\r\nContent-Length: 0\r\n\r\n");
+    }
+}
+
+/// What comes within [`SILENCE`], and whether the connection ended.
+fn hear(stream: &mut TcpStream, enough: impl Fn(&[u8]) -> bool) -> (Vec<u8>, bool) {
+    stream.set_read_timeout(Some(SILENCE)).unwrap();
+    let (mut all, mut chunk) = (Vec::new(), [0; 8192]);
+    while !enough(&all) {
+        match stream.read(&mut chunk) {
+            Ok(0) => return (all, true),
+            Ok(count) => all.extend_from_slice(&chunk[..count]),
+            Err(_) => return (all, false),
+        }
+    }
+    (all, false)
+}
+
+/// Passed: a server saw a whole request.
+fn judge_request(address: SocketAddr, case: &Case) -> Outcome {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let _ = stream.write_all(&case.send);
+    let method = if case.send.starts_with(b"HEAD ") { "HEAD" } else { "GET" };
+    let (heard, ended) = hear(&mut stream, |heard| last_response(heard, method, false).is_some());
+    let reply = last_response(&heard, method, ended);
+    let origins = reply.is_some_and(|reply| reply.all("x-origin").next().is_some());
+    if origins { Outcome::Passed } else { Outcome::Refused }
+}
+
+/// Passed: the client saw a whole response with the server's status.
+fn judge_response(address: SocketAddr, case: &Case) -> Outcome {
+    let (request, method) = ask_for(case);
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let (heard, ended) = hear(&mut stream, |heard| last_response(heard, &method, false).is_some());
+    let Some(seen) = last_response(&heard, &method, ended) else { return Outcome::Refused };
+    // Both of them, and Fourfold, answer with 502 for a server that talks nonsense.
+    if seen.status() == 502 { Outcome::Refused } else { Outcome::Passed }
+}
+
+fn last_response(mut bytes: &[u8], method: &str, ended: bool) -> Option<Message> {
+    loop {
+        match read_any_response(bytes, method, ended) {
+            Parsed::Whole(message, used) if message.status() < 200 && message.status() != 101 => {
+                bytes = &bytes[used..]
+            }
+            Parsed::Whole(message, _) => return Some(*message),
+            _ => return None,
+        }
+    }
+}
+
+fn nginx_config(folder: &Folder, listen: SocketAddr, to: SocketAddr) -> String {
+    let root = folder.0.display();
+    format!(
+        "daemon off; user root; worker_processes 1; pid {root}/pid; error_log stderr crit;
+events {{ worker_connections 256; }}
+http {{
+  access_log off; client_header_timeout 300ms; client_body_timeout 300ms;
+  client_body_temp_path {root}/a; proxy_temp_path {root}/b; fastcgi_temp_path {root}/c; uwsgi_temp_path {root}/d; scgi_temp_path {root}/e;
+  upstream origin {{ server {to} max_fails=0; keepalive 4; }}
+  server {{ listen {listen}; location / {{
+    proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Host $host; proxy_set_header Connection $http_connection;
+    proxy_set_header Upgrade $http_upgrade; proxy_request_buffering off; proxy_buffering off; proxy_read_timeout 500ms;
+    proxy_next_upstream off;
+  }} }}
+}}
+"
+    )
+}
+
+fn haproxy_config(listen: SocketAddr, to: SocketAddr) -> String {
+    format!(
+        "defaults
+    mode http
+    timeout connect 1s
+    timeout client 300ms
+    timeout http-request 300ms
+    timeout server 500ms
+    http-reuse always
+listen all
+    bind {listen}
+    server origin {to}
+"
+    )
+}
+
+#[derive(Default)]
+struct Class<'a> {
+    cases: usize,
+    /// That nginx, that HAProxy treats otherwise.
+    other: [Vec<&'a str>; 2],
+}
+
+fn report(requests: &[Row], responses: &[Row]) -> String {
+    let mut text = String::from(HEAD);
+    for (title, rows) in [("Requests", requests), ("Responses", responses)] {
+        let differs = |row: &&Row| row.outcomes[1..].iter().any(|outcome| *outcome != row.outcomes[0]);
+        let peers = [1, 2].map(|at| rows.iter().filter(|row| row.outcomes[at] != row.outcomes[0]).count());
+        let _ = writeln!(
+            text,
+            "\n## {title}\n\n{} cases; {} are treated alike by all three, nginx differs in {}, HAProxy in {}.\n",
+            rows.len(),
+            rows.len() - rows.iter().filter(differs).count(),
+            peers[0],
+            peers[1]
+        );
+        table(&mut text, "Refused by Fourfold", "lets through", rows, Outcome::Refused);
+        table(&mut text, "Passed on by Fourfold", "refuses", rows, Outcome::Passed);
+    }
+    text
+}
+
+fn table(text: &mut String, title: &str, does: &str, rows: &[Row], ours: Outcome) {
+    let mut classes: BTreeMap<&str, Class> = BTreeMap::new();
+    for row in rows.iter().filter(|row| row.outcomes[0] == ours) {
+        let key = if row.class == "passed" { row.name.as_str() } else { row.class.as_str() };
+        let class = classes.entry(key).or_default();
+        class.cases += 1;
+        for at in [0, 1] {
+            if row.outcomes[at + 1] != ours {
+                class.other[at].push(&row.name);
+            }
+        }
+    }
+    classes.retain(|_, class| class.other.iter().any(|names| !names.is_empty()));
+    if classes.is_empty() {
+        return;
+    }
+    let _ = writeln!(
+        text,
+        "### {title}\n\n| class | cases | nginx {does} | HAProxy {does} | why |\n|---|---|---|---|---|"
+    );
+    for (name, class) in &classes {
+        let [nginx, haproxy] = class.other.each_ref().map(|names| names.len());
+        let why = argument(name).unwrap_or_else(|| panic!("{name}: no argument is written down"));
+        let _ = writeln!(text, "| {name} | {} | {nginx} | {haproxy} | {why} |", class.cases);
+    }
+    text.push('\n');
+    for (name, class) in &classes {
+        let all: Vec<String> = ["nginx", "HAProxy"]
+            .iter()
+            .zip(&class.other)
+            .filter(|(_, names)| !names.is_empty())
+            .map(|(peer, names)| format!("{peer}: {}", names.join("; ")))
+            .collect();
+        if class.cases > 1 {
+            let _ = writeln!(text, "- `{name}`: {}", all.join(". "));
+        }
+    }
+}
+
+fn argument(class: &str) -> Option<String> {
+    if let Some((_, why)) = ARGUMENTS.iter().find(|(name, _)| *name == class) {
+        return Some((*why).into());
+    }
+    Reject::named(class).map(|reject| reject.explain().into())
+}
+
+const HEAD: &str = "\
+# Where Fourfold, nginx and HAProxy judge HTTP/1.1 differently
+
+Written by `cargo xtask compare-http`: every message of `tests/http/requests.txt` and `tests/http/responses.txt`, sent over real
+sockets through each of the three, with an origin behind. A request is *let through* when the origin saw a whole request, a
+response when the client saw a whole one. Defaults everywhere, but for short time-outs; `slashes = \"keep\"` for Fourfold.
+
+Strictness here is not for its own sake: a message that two programs in a row read differently is how requests are smuggled. So
+Fourfold refuses what has two readings, even where either would be harmless in front of one particular server, and passes
+on what has one.
+";
+
+/// Beyond what the rule itself says.
+const ARGUMENTS: &[(&str, &str)] = &[
+    ("TRACE", "TRACE shows a client what proxies added to its request, and nothing behind one needs it: 405"),
+    (
+        "a bad percent is for the path rules",
+        "a server behind decodes `%zz` in one way or another, and routes would not know which (RFC 3986 2.1)",
+    ),
+    ("HTTP/1.0 without Host", "only HTTP/1.1 demands Host (RFC 9112 3.2); the server is given one"),
+    (
+        "Upgrade twice is none",
+        "it is served as if it had not asked to change protocols, which a server may always do (RFC 9110 7.8); HAProxy wants a Sec-WebSocket-Key",
+    ),
+    (
+        "WebSocket",
+        "whether the handshake is complete is for the server to judge; HAProxy wants a Sec-WebSocket-Key",
+    ),
+    (
+        "a choice of protocols is none",
+        "it is served as if it had not asked, since the choice could not be checked; HAProxy wants a Sec-WebSocket-Key",
+    ),
+    ("upgrade in a list", "as WebSocket above"),
+    (
+        "upgrade in HTTP/1.0",
+        "Upgrade is ignored in HTTP/1.0 (RFC 9110 7.8), not an error; HAProxy wants a Sec-WebSocket-Key",
+    ),
+    ("a head of exactly 16 KB", "the limit is 16 KB; HAProxy keeps part of its buffer for what it adds"),
+    ("absolute: only a query", "RFC 9110 4.2.1 allows an empty path: it is `/`"),
+    ("asterisk form", "`OPTIONS *` is one of the four forms (RFC 9112 3.2.4)"),
+    (
+        "blanks around",
+        "RFC 9112 5: blanks around a value are not part of it, tabs included; there is no second reading",
+    ),
+    (
+        "method in lower case is another method",
+        "methods are case-sensitive tokens, and unknown ones are for the server (RFC 9110 9.1)",
+    ),
+    ("name of 256 bytes", "the limit is 256; HAProxy's is 255"),
+    (
+        "bare_cr",
+        "some take a CR for a line end, some for a blank, some for a byte like any other: the classic splitter (RFC 9112 2.2)",
+    ),
+    (
+        "bare_lf",
+        "RFC 9112 2.2 lets a recipient take LF for a line end, so that one before it which does not sees other fields",
+    ),
+    (
+        "chunk_extension_invalid",
+        "extensions are where readers of chunks disagree most (CVE-2024-53868, CVE-2025-55315): a malformed one has no certain end (RFC 9112 7.1.1)",
+    ),
+    (
+        "chunk_line_end",
+        "readers that take a LF there for the end, and readers that do not, see other chunks (RFC 9112 7.1)",
+    ),
+    (
+        "chunk_data_end",
+        "data that does not end where its size says: both lengths cannot be right (RFC 9112 7.1)",
+    ),
+    (
+        "content_length_invalid",
+        "leading zeros are octal to some, a list is its first or its last number, 2^63 is negative: one reading needs plain digits (RFC 9110 8.6)",
+    ),
+    (
+        "content_length_repeated",
+        "RFC 9112 6.3 allows equal ones to be merged or refused; a sender that repeats one is broken or up to something",
+    ),
+    (
+        "length_conflict",
+        "RFC 9112 6.3: such a message might be an attempt to smuggle and ought to be handled as an error",
+    ),
+    (
+        "host_invalid",
+        "Host decides routes, virtual hosts and cache keys behind: what is no host has no certain meaning there (RFC 9110 7.2)",
+    ),
+    (
+        "host_port_invalid",
+        "as an invalid host: `a:`, `a:080` and `a` are one host to some and three to others",
+    ),
+    (
+        "host_mismatch",
+        "RFC 9112 3.2.2 has the target win; a server that looks at Host would serve another site than was routed",
+    ),
+    (
+        "field_name_invalid",
+        "servers that map names to variables turn odd bytes into `_`, and so into other fields (RFC 9110 5.1)",
+    ),
+    ("expect_unknown", "RFC 9110 10.1.1: 417; a server may wait for what the client does not send"),
+    (
+        "switching_invalid",
+        "after such a 101 one side speaks HTTP and the other something else over one connection (RFC 9110 15.2.2)",
+    ),
+    ("switching_unasked", "a client that did not ask reads what follows as HTTP (RFC 9110 7.8)"),
+    (
+        "field_folded",
+        "RFC 9112 5.2: refuse or replace; a program behind that does neither sees another field, in trailers too",
+    ),
+    ("method_too_long", "the longest registered method has 17 bytes; 32 are enough for any"),
+];
