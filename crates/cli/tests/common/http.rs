@@ -137,8 +137,13 @@ pub struct Line {
 impl Line {
     /// The next request, whole. `None`: the connection is at its end, or what came is no request.
     pub fn request(&mut self) -> Option<Message> {
+        self.request_as(read_request)
+    }
+
+    /// The same by another reader.
+    pub fn request_as(&mut self, read: fn(&[u8]) -> Parsed) -> Option<Message> {
         loop {
-            match read_request(&self.unread) {
+            match read(&self.unread) {
                 Parsed::Whole(message, used) => {
                     self.unread.drain(..used);
                     return Some(*message);

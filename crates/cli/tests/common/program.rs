@@ -296,6 +296,19 @@ impl Program {
         assert_eq!(unsafe { libc::kill(self.child.id() as i32, signal) }, 0);
     }
 
+    /// Every thread stands still until SIGCONT.
+    pub fn freeze(&self) {
+        self.signal(libc::SIGSTOP);
+        let stopped = |task: fs::DirEntry| {
+            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+        };
+        eventually("it stands still", || {
+            let mut tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap().flatten();
+            tasks.all(stopped).then_some(())
+        });
+    }
+
     /// Asks by SIGUSR1, and waits for the answer.
     pub fn report(&self) -> Report {
         let before = self.raw_lines().len();

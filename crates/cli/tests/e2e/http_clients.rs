@@ -55,7 +55,9 @@ fn clients_that_leave_in_any_phase_leave_nothing_behind(engine: Engine) {
             }
         }
     });
-    let program = stand(engine, &origin, |config| config);
+    // A client that has sent FIN may still wait for its response: so long.
+    let program =
+        stand(engine, &origin, |config| config.pool("response_timeout = \"200ms\"\nretry_on = [\"never\"]"));
     let leave: [fn(TcpStream); 3] = [
         drop,
         |stream| {
@@ -266,13 +268,15 @@ fn too_long_too_many_too_large(engine: Engine) {
     let origin = Scripted::echo();
     let program = stand(engine, &origin, |config| {
         config.listener(
-            "line_bytes_max = 1000\nheader_bytes_max = 4000\nheaders_max = 20\ntrailer_bytes_max = 100",
+            "line_bytes_max = \"1000B\"\nheader_bytes_max = \"4000B\"\nheaders_max = 20\ntrailer_bytes_max = \"100B\"",
         )
     });
     let long = |count| "x".repeat(count);
     for (request, status, reason) in [
         (format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", long(1000)), 414, "target_too_long"),
         (format!("GET /{}", long(5000)), 414, "target_too_long"),
+        (format!("\r{}", long(50_000)), 414, "target_too_long"),
+        (format!("\r\n\r\n\r{}", long(50_000)), 414, "target_too_long"),
         (format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", long(1000)), 431, "field_too_long"),
         (format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(20)), 431, "fields_too_many"),
         (
@@ -295,7 +299,7 @@ fn too_long_too_many_too_large(engine: Engine) {
         ),
         ("GET / HTTP/3.0\r\nHost: a\r\n\r\n".into(), 505, "version_unsupported"),
         (
-            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n".into(),
+            "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n".into(),
             501,
             "transfer_coding_unknown",
         ),
@@ -313,7 +317,7 @@ fn too_long_too_many_too_large(engine: Engine) {
 fn a_body_beyond_the_limit_is_refused(engine: Engine) {
     let _lab = Lab::new();
     let origin = Scripted::echo();
-    let program = stand(engine, &origin, |config| config.listener("body_bytes_max = 10"));
+    let program = stand(engine, &origin, |config| config.listener("body_bytes_max = \"10B\""));
     let mut client = Caller::to(&program);
     client.say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n0123456789");
     assert_eq!(client.reply().status(), 200);

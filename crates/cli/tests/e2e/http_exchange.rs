@@ -414,11 +414,13 @@ fn a_server_may_answer_before_it_has_the_whole_request(engine: Engine) {
         })
     };
     let Stand { mut client, origin, program, _lab } = stand(engine, origin);
-    for _ in 0..2 {
+    for resets in [false, true] {
         client.say("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n");
         client.say(vec![b'x'; 100_000]);
         let reply = client.reply();
-        assert_eq!((reply.status(), reply.text().as_str()), (413, "too much"));
+        // A reset may overtake what was said before it.
+        let whole = (reply.status(), reply.text().as_str()) == (413, "too much");
+        assert!(whole || (resets && reply.status() == 502), "{reply:?}");
         client.expect_end();
         client = Caller::to(&program);
     }

@@ -517,10 +517,12 @@ impl Http {
         let Some(conn_key) = exchange.conn else { return };
         let Some(conn) = self.conns.get(conn_key) else { return };
         let stale = conn.uses > 1 && reason != Reason::ResponseTimeout;
-        let harmless = exchange.asked.method.is_idempotent() || {
-            // What the server's kernel never acknowledged, the server has not acted upon.
-            cx.net.acked(conn.sock).is_some_and(|acked| acked <= conn.before)
-        };
+        // RFC 9110 9.2.2: a proxy MUST NOT repeat other requests, unless it can tell that the first was never applied. A FIN that
+        // acknowledges nothing of it tells: the server had closed before. A reset does not: servers read what their kernel
+        // has yet to acknowledge.
+        let harmless = exchange.asked.method.is_idempotent()
+            || reason == Reason::ServerClosed
+                && cx.net.acked(conn.sock).is_some_and(|acked| acked <= conn.before);
         let server = conn.server;
         let settings = self.settings.get(usize::from(exchange.listener)).and_then(Option::as_ref);
         let route = settings.and_then(|one| one.routes.get(exchange.route as usize));

@@ -419,6 +419,8 @@ impl Http {
         if answered || begun {
             return self.fail(cx, exchange_key, Reason::ServerReset);
         }
-        self.on_lost(cx, exchange_key, Reason::ServerReset);
+        // EPIPE: a reset that came after the FIN.
+        let closed = errno == Errno::EPIPE;
+        self.on_lost(cx, exchange_key, if closed { Reason::ServerClosed } else { Reason::ServerReset });
     }
 }
