@@ -21,7 +21,11 @@ fn the_mirror_gets_what_the_server_got() {
     world.run(1_000);
     assert_eq!(ticket.got().unwrap().status, 200);
     assert_eq!((world.asked(0), world.asked(5)), (5, 5));
-    assert_eq!(world.requests(0), world.requests(5));
+    let sorted = |mut requests: Vec<String>| {
+        requests.sort();
+        requests
+    };
+    assert_eq!(sorted(world.requests(0)), sorted(world.requests(5)));
     assert_eq!((world.count("http_mirrored"), world.count("http_requests")), (5, 5));
     assert!(world.connects(5) <= 3, "its connections are kept too");
     world.stop();
@@ -46,7 +50,8 @@ fn copies_are_bounded() {
     let mut world = mirrored(100);
     world.set(5, Manner::Silent);
     let tickets: Vec<_> = (0..600).map(|n| world.get(n % 2, "/")).collect();
-    world.run(2_000);
+    // Backlogs are short: not all come at once.
+    world.run(20_000);
     assert!(tickets.iter().all(|ticket| ticket.got().unwrap().status == 200));
     assert_eq!(world.asked(5), 512, "256 on each shard");
     assert_eq!(world.count("http_mirror_skipped"), 88);
