@@ -8,7 +8,7 @@ use fourfold_balance::health::Bar;
 use fourfold_balance::{Ask, Picker};
 use fourfold_base::Millis;
 use fourfold_engine::{Errno, Local, Step};
-use fourfold_ports::{Lease, Release, Slice, Space};
+use fourfold_ports::{Exhausted, Lease, Release, Slice, Space};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -170,16 +170,7 @@ impl Upstreams {
             let servers = &own.servers;
             let load = |index: usize| {
                 servers.get(index).copied().flatten()?;
-                let (server, plan) = (state.servers.get(index)?, plan.servers.get(index)?);
-                let (active, requests) = (server.active.load(Relaxed), server.requests.load(Relaxed));
-                let room = plan.max_connections.is_none_or(|most| active < most) || (want.warm)(index);
-                let place = !want.request || plan.max_requests.is_none_or(|most| requests < most);
-                let usable = state.health.board.is_usable(index)
-                    && !server.is_down(now)
-                    && room
-                    && place
-                    && !passed.contains(&index);
-                usable.then_some(if want.request { requests } else { active })
+                load_of(index, state, plan, want, now).filter(|_| !passed.contains(&index))
             };
             let drained = |index: usize| plan.servers.get(index).is_none_or(|server| server.weight == 0);
             let stay = want.stay.map(|own| own as usize).filter(|own| !drained(*own) && load(*own).is_some());
@@ -196,8 +187,7 @@ impl Upstreams {
                 break;
             };
             passed.push(index);
-            let limits = plan.servers.get(index).map(|server| (server.max_connections, server.max_requests));
-            let (connections_max, requests_max) = limits.unwrap_or_default();
+            let requests_max = plan.servers.get(index).and_then(|server| server.max_requests);
             if want.request && !admit_request(state, server, plan.http.max_requests, requests_max) {
                 continue;
             }
@@ -213,26 +203,10 @@ impl Upstreams {
                 leave();
                 continue;
             }
-            let Some(Path { target, slice }) = self.paths.get_mut(path as usize) else { break };
-            match slice.lease(now) {
-                // Another shard was quicker to take the server's last place.
-                Ok(lease) if !server.admit(connections_max) => slice.release(lease, now, Release::Clean),
-                // Another client is just finding out whether it is back.
-                Ok(lease) if !server.claim(now, plan.connect_timeout_ms) => {
-                    server.dismiss();
-                    slice.release(lease, now, Release::Clean);
-                }
-                // The breaker's last probe has gone to another.
-                Ok(lease) if !state.health.board.admit(index) => {
-                    server.unclaim(now);
-                    server.dismiss();
-                    slice.release(lease, now, Release::Clean);
-                }
-                Ok(lease) => {
-                    let local = target.local(lease.source_index(), lease.port());
-                    let remote = target.address;
-                    return Ok(Choice::Fresh(Attempt { server: index as u32, path, lease, remote, local }));
-                }
+            let Some(path) = self.paths.get_mut(path as usize).map(|own| (path, own)) else { break };
+            match lease_way(path, index, state, plan, now) {
+                Ok(Some(attempt)) => return Ok(Choice::Fresh(attempt)),
+                Ok(None) => {}
                 Err(none) => {
                     exhausted = true;
                     next_free = min_some(next_free, none.next_free_ms);
@@ -401,6 +375,52 @@ impl Upstreams {
             path.slice.handle_timeout(now);
         }
     }
+}
+
+/// What a server has to do already; `None`: it cannot be had now.
+fn load_of(
+    index: usize,
+    state: &PoolState,
+    plan: &fourfold_config::Pool,
+    want: &Want<'_>,
+    now: Millis,
+) -> Option<u32> {
+    let (server, limits) = (state.servers.get(index)?, plan.servers.get(index)?);
+    let (active, requests) = (server.active.load(Relaxed), server.requests.load(Relaxed));
+    let room = limits.max_connections.is_none_or(|most| active < most) || (want.warm)(index);
+    let place = !want.request || limits.max_requests.is_none_or(|most| requests < most);
+    let usable = state.health.board.is_usable(index) && !server.is_down(now) && room && place;
+    usable.then_some(if want.request { requests } else { active })
+}
+
+/// A connection's place and tuple; `None`: others were quicker.
+fn lease_way(
+    (path, own): (u32, &mut Path),
+    index: usize,
+    state: &PoolState,
+    plan: &fourfold_config::Pool,
+    now: Millis,
+) -> Result<Option<Attempt>, Exhausted> {
+    let Path { target, slice } = own;
+    let (Some(server), Some(limits)) = (state.servers.get(index), plan.servers.get(index)) else {
+        return Ok(None);
+    };
+    let lease = slice.lease(now)?;
+    // Another shard took the last place, or another client is just finding out whether the server is back.
+    let admitted = server.admit(limits.max_connections);
+    let claimed = admitted && server.claim(now, plan.connect_timeout_ms);
+    if claimed && state.health.board.admit(index) {
+        let local = target.local(lease.source_index(), lease.port());
+        return Ok(Some(Attempt { server: index as u32, path, lease, remote: target.address, local }));
+    }
+    if claimed {
+        server.unclaim(now);
+    }
+    if admitted {
+        server.dismiss();
+    }
+    slice.release(lease, now, Release::Clean);
+    Ok(None)
 }
 
 /// A client's address as a key.

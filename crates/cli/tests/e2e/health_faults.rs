@@ -42,6 +42,18 @@ impl Server {
         // SAFETY: no pointers; the child has not been waited for, so the id is its own.
         assert_eq!(unsafe { libc::kill(self.child.id() as i32, signal) }, 0);
     }
+
+    fn freeze(&self) {
+        self.signal(libc::SIGSTOP);
+        let tasks = format!("/proc/{}/task", self.child.id());
+        let stopped = |task: std::fs::DirEntry| {
+            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('T'))
+        };
+        eventually("every thread stands still", || {
+            std::fs::read_dir(&tasks).unwrap().filter_map(Result::ok).all(stopped).then_some(())
+        });
+    }
 }
 
 impl Drop for Server {
@@ -125,7 +137,7 @@ fn a_frozen_server_costs_one_timeout(engine: Engine) {
     let program = Program::run(&config);
     let mut clients: Vec<Caller> = (0..6).map(|_| Caller::to(&program)).collect();
     clients.iter_mut().for_each(|client| assert_eq!(client.get("/").status(), 200));
-    frozen.signal(libc::SIGSTOP);
+    frozen.freeze();
     let began = Instant::now();
     clients.iter_mut().for_each(|client| client.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
     for client in &mut clients {
