@@ -172,5 +172,5 @@ fn slow_bodies_do_not_hinder_others(engine: Engine) {
 fn slow_readers_do_not_hinder_others(engine: Engine) {
     let attack =
         Attack { opening: "GET /large HTTP/1.1\r\nHost: a\r\n\r\n", drip: "", counter: "http_send_timeout" };
-    run(engine, &attack, 160 << 10, ATTACKERS / 10, |config| config.listener("send_timeout = \"2s\""));
+    run(engine, &attack, 256 << 10, ATTACKERS / 10, |config| config.listener("send_timeout = \"2s\""));
 }
