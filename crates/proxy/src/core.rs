@@ -4,7 +4,7 @@ use crate::counters::Counters;
 use crate::health::Answerer;
 use crate::logs::Logs;
 use crate::reason::Refusal;
-use crate::shared::{PoolState, Shared};
+use crate::shared::{Mail, PoolState, ShardState, Shared};
 use crate::upstream::{Blame, Upstreams};
 use fourfold_balance::health::{Fault, Outcome};
 use fourfold_base::Millis;
@@ -227,6 +227,16 @@ impl Core {
 
     fn waiting_here(&self, pool: usize) -> Option<&AtomicU32> {
         self.shared.shards.get(self.shard)?.waiting.get(pool)
+    }
+
+    /// Idle connections on other shards are asked for what they hold: headroom is of no use where nobody waits.
+    pub fn ask_for_idle(&self, pool: usize) {
+        let count = |shard: &ShardState| shard.idle.get(pool).map_or(0, |idle| idle.load(Relaxed));
+        let others = self.shared.shards.iter().enumerate().filter(|(index, _)| *index != self.shard);
+        let most = others.map(|(_, shard)| shard).max_by_key(|shard| count(shard));
+        if let Some(shard) = most.filter(|shard| count(shard) > 0) {
+            shard.tell(Mail::Reclaim { pool });
+        }
     }
 
     /// Whether anybody, on any shard, waits for something of `pool`.

@@ -325,6 +325,10 @@ impl<N: Net> App<N> for Proxy {
             Mail::Avoid { pool, server, source, until } => {
                 self.core.upstreams.avoid(pool, server, source, until);
             }
+            Mail::Reclaim { pool } => {
+                let cx = &mut Cx { net: &mut *net, core: &mut self.core };
+                self.http.reclaim(cx, pool);
+            }
             // on_turn follows.
             Mail::Look => {}
             Mail::Drain { deadline } => self.drain(net, deadline),

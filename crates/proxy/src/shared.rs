@@ -63,6 +63,8 @@ pub enum Mail {
     Up { pool: usize, server: usize, since: Millis },
     /// A source does not get through to a server, or to any; others do. `until` 0: it does again.
     Avoid { pool: usize, server: Option<usize>, source: IpAddr, until: Millis },
+    /// A client of another shard waits for what idle connections hold.
+    Reclaim { pool: usize },
     /// Something is due earlier than it was.
     Look,
     /// Stop accepting, end when all connections have, reset what is left at `deadline`.
@@ -328,6 +330,8 @@ pub struct ShardState {
     pub counters: Counters,
     /// Per pool: clients of this shard that wait.
     pub(crate) waiting: Vec<AtomicU32>,
+    /// Per pool: connections to servers that lie ready.
+    pub(crate) idle: Vec<AtomicU32>,
     sender: OnceLock<Sender<Mail>>,
 }
 
@@ -393,6 +397,7 @@ impl Shared {
         let pools = plan.pools.iter().map(|pool| PoolState::new(pool, shards, queue_max(pool.queue_max)));
         let shard = |_| ShardState {
             waiting: plan.pools.iter().map(|_| AtomicU32::new(0)).collect(),
+            idle: plan.pools.iter().map(|_| AtomicU32::new(0)).collect(),
             ..ShardState::default()
         };
         Ok(Arc::new(Self {

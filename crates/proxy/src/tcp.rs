@@ -364,6 +364,7 @@ impl Tcp {
         cx.net.pause(tunnel.client);
         queue.push(key);
         queue.retry_at.get_or_insert(now + RETRY_MS);
+        cx.core.ask_for_idle(pool);
     }
 
     /// A waiting client is one no longer, for better or worse.

@@ -250,6 +250,24 @@ impl Upstreams {
         Err((Shortage::Servers, down.map(|server| server.retry_at()).min()))
     }
 
+    /// A way to this server, if nothing at all speaks against it; for a connection that nobody waits for.
+    pub fn spare_way(&mut self, pool: usize, server: usize, now: Millis) -> Option<Attempt> {
+        let (state, plan) = (self.shared.pools.get(pool)?, self.shared.plan.pools.get(pool)?);
+        let (one, own) = (state.servers.get(server)?, plan.servers.get(server)?);
+        let path = self.pools.get(pool)?.servers.get(server).copied().flatten()?;
+        if own.weight == 0 || one.failures() > 0 || state.health.board.bar(server).is_some() {
+            return None;
+        }
+        let Path { target, slice } = self.paths.get_mut(path as usize)?;
+        let lease = slice.lease(now).ok()?;
+        if !one.admit(own.max_connections) {
+            slice.release(lease, now, Release::Clean);
+            return None;
+        }
+        let local = target.local(lease.source_index(), lease.port());
+        Some(Attempt { server: server as u32, path, lease, remote: target.address, local })
+    }
+
     /// A place at this server and no other, for a request that has a connection there. `false`: it is not to be used now.
     pub fn enter(&mut self, pool: usize, server: usize, now: Millis) -> bool {
         let (Some(state), Some(plan)) = (self.shared.pools.get(pool), self.shared.plan.pools.get(pool))

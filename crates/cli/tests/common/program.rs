@@ -79,6 +79,11 @@ impl Config {
         self.listener = format!("{}\n{line}", self.listener);
         self
     }
+    /// Whole sections after the servers.
+    pub fn more(mut self, lines: &str) -> Self {
+        self.more = format!("{}\n{lines}", self.more);
+        self
+    }
     pub fn pool(mut self, line: &str) -> Self {
         self.pool = format!("{}\n{line}", self.pool);
         self
@@ -312,7 +317,8 @@ impl Program {
             let fresh = self.messages().split_off(before.min(self.messages().len()));
             let start = fresh.iter().position(|message| message.starts_with("connections="))?;
             let lines = &fresh[start..];
-            let servers = lines.iter().filter(|line| line.starts_with("server ")).count();
+            let servers =
+                lines.iter().filter(|line| line.starts_with("server ") && line.contains(" active=")).count();
             (servers >= self.servers).then(|| Report::parse(lines))
         })
     }
@@ -487,8 +493,10 @@ impl Report {
                 });
             } else if line.starts_with("pool ") {
                 report.waiting += get("waiting");
-            } else if let Some((address, rest)) =
-                line.strip_prefix("server ").and_then(|rest| rest.split_once(": "))
+            } else if let Some((address, rest)) = line
+                .strip_prefix("server ")
+                .and_then(|rest| rest.split_once(": "))
+                .filter(|_| line.contains(" active="))
             {
                 report.servers.push(Server {
                     address: address.to_owned(),

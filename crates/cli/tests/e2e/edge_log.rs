@@ -189,7 +189,7 @@ fn clients_that_leave_and_servers_that_break_are_told_apart(engine: Engine) {
     let mut client = Caller::to(&program);
     client.say("POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf");
     client.end();
-    client.expect_reset();
+    client.expect_end();
     ending("client_gone_request_body", None);
     let mut client = Caller::to(&program);
     client.say("GET / HT");

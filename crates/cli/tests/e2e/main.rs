@@ -12,6 +12,8 @@ mod edge_proxy_protocol;
 mod edge_rates;
 mod explain;
 mod faults;
+mod health_faults;
+mod health_rules;
 mod http_clients;
 mod http_compare;
 mod http_corpus;

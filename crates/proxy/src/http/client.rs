@@ -206,7 +206,8 @@ impl Http {
         client.stash.push_front(moved);
         // A whole buffer and still no end: no head is that large.
         if !grown {
-            self.refuse(cx, key, Reason::Rejected(h1::Reject::HeadTooLarge), To::STRANGER);
+            let to = To::stranger(&bytes);
+            self.refuse(cx, key, Reason::Rejected(h1::Reject::HeadTooLarge), to);
         }
         true
     }
@@ -226,8 +227,9 @@ impl Http {
                 let (began_us, garbled) = (self.began_us(key, cx.net.micros()), cx.net.bytes(&buf));
                 let facts = self.facts(cx.core, key, began_us, cx.net.micros());
                 self.heard = facts.map(|facts| facts.garbled(garbled));
+                let to = To::stranger(garbled);
                 cx.net.free(buf);
-                return self.refuse(cx, key, Reason::Rejected(reject), To::STRANGER);
+                return self.refuse(cx, key, Reason::Rejected(reject), to);
             }
             client.scanned = scanned as u16;
             if fresh {
@@ -290,7 +292,7 @@ impl Http {
             Ok(()) => facts.understood(request, head),
             Err(_) => facts.garbled(head),
         });
-        parsed.map_err(|reject| (Reason::Rejected(reject), To::STRANGER))?;
+        parsed.map_err(|reject| (Reason::Rejected(reject), To::stranger(head)))?;
         let last = settings.requests_max > 0 && u64::from(client.requests) >= settings.requests_max;
         let keep_alive = request.keep_alive && !last && !core.draining;
         let has_content = !matches!(request.body, Body::None | Body::Length(0));
@@ -359,6 +361,9 @@ impl Http {
             let status = answer(&onward, &to, &mut self.out);
             return Ok(Verdict::Answered { status, close: to.close });
         };
+        let asked = h1::Asked { method: request.method, upgrade: request.upgrade.is_some() };
+        let dice = if route.mirror.is_some() { self.random.next_u64() } else { 0 };
+        let mirror = Self::mirror_of(route.mirror.as_ref(), asked, dice);
         let mut sent = self.spare.pop().unwrap_or_default();
         onward.write(request.body, &mut sent);
         let mut response_fields = Vec::new();
@@ -369,7 +374,7 @@ impl Http {
             pool: pool as u16,
             listener: client.listener,
             route: index as u32,
-            asked: h1::Asked { method: request.method, upgrade: request.upgrade.is_some() },
+            asked,
             version: request.version,
             keep_alive,
             json: to.json,
@@ -377,6 +382,7 @@ impl Http {
             body: request.body,
             hash,
             stay,
+            mirror,
             response_fields,
             sent,
             log: self.heard.take(),
@@ -583,6 +589,7 @@ impl Http {
                 self.end_client(cx, key);
             }
         }
+        self.drop_shadows(cx);
         self.close_idle(cx);
     }
 

@@ -41,13 +41,14 @@ pub(super) struct Begun {
     pub body: Body,
     pub hash: Option<u64>,
     pub stay: Option<u32>,
+    pub mirror: Option<u16>,
     pub response_fields: Vec<u8>,
     pub sent: Vec<u8>,
     pub log: Option<Facts>,
 }
 
 impl Exchange {
-    fn new(client: Key, begun: Begun, now: Millis) -> Self {
+    pub(super) fn new(client: Key, begun: Begun, now: Millis) -> Self {
         Self {
             client,
             conn: None,
@@ -78,6 +79,8 @@ impl Exchange {
             hash: begun.hash,
             stay: begun.stay,
             place: None,
+            mirror: begun.mirror,
+            shadow: false,
             wait_until: 0,
             active: now,
             up_bytes: 0,
@@ -147,7 +150,7 @@ impl Http {
     }
 
     /// Takes a connection that lies ready, or makes one. `false`: the request has to wait, and its queue knows for what.
-    fn connect<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) -> bool {
+    pub(super) fn connect<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) -> bool {
         loop {
             let now = cx.net.now();
             let Some(exchange) = self.exchanges.get(key) else { return true };
@@ -171,6 +174,7 @@ impl Http {
             let attempt = match cx.core.upstreams.attempt(pool, &want, now) {
                 Ok(Choice::Warm(server)) => {
                     let conn = self.idle.take(pool, server as usize);
+                    self.idle.show(cx.core, pool);
                     let source =
                         conn.and_then(|conn| self.conns.get(conn)).map(|conn| conn.lease.source_index());
                     self.take_place(key, server, source.unwrap_or(0));
@@ -243,6 +247,9 @@ impl Http {
 
     fn wait<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
         let now = cx.net.now();
+        if self.is_shadow(key) {
+            return self.drop_shadow(cx, key);
+        }
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         if exchange.queued {
             return;
@@ -272,6 +279,7 @@ impl Http {
         exchange.queued = true;
         queue.push(key);
         queue.retry_at.get_or_insert(now + RETRY_MS);
+        cx.core.ask_for_idle(pool);
     }
 
     fn leave_queue(&mut self, core: &Core, key: Key) {
@@ -616,6 +624,10 @@ impl Http {
 
     /// The request gets an answer of ours, or, when one has begun, none but a broken connection.
     pub(super) fn fail<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, reason: Reason) {
+        if self.is_shadow(key) {
+            self.tell(cx, key, outcome_of(reason));
+            return self.drop_shadow(cx, key);
+        }
         let Some(exchange) = self.exchanges.get(key) else { return };
         let (client, answered, to) = (exchange.client, exchange.answered, exchange.to());
         let conn = exchange.conn;
@@ -647,7 +659,9 @@ impl Http {
     pub(super) fn remove<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
         self.leave_queue(cx.core, key);
         self.leave_place(cx, key);
-        if let Some(exchange) = self.exchanges.remove(key) {
+        if let Some(mut exchange) = self.exchanges.remove(key) {
+            self.shadows -= usize::from(exchange.shadow);
+            self.mirror(cx, &mut exchange);
             self.give_spare(exchange.sent);
         }
     }
@@ -739,6 +753,9 @@ impl Http {
 
     /// Request and response have passed whole, or the response has and the rest of the request is not wanted.
     pub(super) fn finish<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, reusable: bool) {
+        if self.is_shadow(key) {
+            return self.end_shadow(cx, key, reusable);
+        }
         let Some(exchange) = self.exchanges.get(key) else { return };
         let (client, conn, whole) = (exchange.client, exchange.conn, exchange.request.is_done());
         let close = !exchange.keep_alive || !whole || exchange.down == Down::UntilClose;

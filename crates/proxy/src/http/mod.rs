@@ -7,8 +7,10 @@
 //! | `client` | the client's side: heads, content, time-outs, the end |
 //! | `exchange` | a request's way: server, queue, retry, answer |
 //! | `upstream` | connections to servers, warm ones |
+//! | `care` | connections made ahead, and given up for another shard |
 //! | `pinned` | connections that are one client's, for servers that want to know who it is |
 //! | `respond` | the server's side: response heads, content, upgrades |
+//! | `mirror` | copies of requests for another pool |
 //! | `place` | a request's place at a server, and what the server is judged by |
 //! | `key` | hash keys and sticky cookies (pure) |
 //! | `log` | what is said of a request at its end |
@@ -17,11 +19,13 @@
 //!
 //! Refuses whatever has two interpretations, with an answer and a count. Its shard drives it with events.
 
+mod care;
 mod client;
 mod exchange;
 mod head;
 mod key;
 mod log;
+mod mirror;
 mod pinned;
 mod place;
 mod reply;
@@ -59,6 +63,10 @@ pub(crate) struct Http {
     due: Vec<u32>,
     queues: Vec<WaitQueue>,
     idle: Idle,
+    /// Copies of requests on their way.
+    shadows: usize,
+    /// When warm connections are to be counted again.
+    care_at: Option<Millis>,
     /// Per pool.
     budgets: Vec<RetryBudget>,
     /// By client: the idle connection that nobody else may use.
@@ -86,7 +94,7 @@ impl Http {
         let pools = shared.plan.pools.iter();
         Self {
             clients: Slab::new(shared.connections_per_shard),
-            exchanges: Slab::new(shared.connections_per_shard),
+            exchanges: Slab::new(shared.connections_per_shard + mirror::SHADOWS_MAX),
             conns: Slab::new(shared.connections_per_shard),
             client_timers: Wheel::new(now),
             exchange_timers: Wheel::new(now),
@@ -94,6 +102,8 @@ impl Http {
             due: Vec::new(),
             queues: shared.pools.iter().map(|_| WaitQueue::default()).collect(),
             idle: Idle::new(shared),
+            shadows: 0,
+            care_at: Self::preconnects(shared).then_some(now),
             budgets: pools.map(|pool| RetryBudget::new(pool.http.retry_budget, now)).collect(),
             pinned: HashMap::new(),
             settings: settings.map(|one| one.http.as_deref().map(|http| Arc::new(http.clone()))).collect(),
@@ -182,8 +192,12 @@ impl Http {
                     queue.retry_at = (queue.live > 0).then_some(now + RETRY_MS);
                 }
                 self.pump(cx, pool);
+                if self.queued(pool) > 0 {
+                    cx.core.ask_for_idle(pool);
+                }
             }
         }
+        self.on_care_turn(cx);
     }
 
     #[must_use]
@@ -191,6 +205,6 @@ impl Http {
         let queues =
             self.queues.iter().filter(|queue| queue.live > 0).filter_map(|queue| queue.retry_at).min();
         let wheels = [&self.client_timers, &self.exchange_timers, &self.conn_timers];
-        wheels.into_iter().filter_map(Wheel::poll_timeout).chain(queues).min()
+        wheels.into_iter().filter_map(Wheel::poll_timeout).chain(queues).chain(self.care_at).min()
     }
 }

@@ -77,6 +77,11 @@ impl To {
     pub const STRANGER: To =
         To { version: Version::Http11, head_only: false, close: true, json: false, retry_after_s: None };
 
+    /// One whose head is not understood. RFC 9110 9.3.2: whatever else is wrong, HEAD gets no content.
+    pub fn stranger(head: &[u8]) -> Self {
+        Self { head_only: head.starts_with(b"HEAD "), ..Self::STRANGER }
+    }
+
     pub fn of(request: &h1::Request, head: &[u8], close: bool) -> Self {
         let accept = request.field(FieldKind::Accept).map(|field| field.value.of(head)).unwrap_or_default();
         let json = memchr::memmem::find(accept, b"json").is_some();

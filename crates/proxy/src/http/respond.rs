@@ -31,7 +31,7 @@ impl Http {
     ) {
         let Some(conn) = self.conns.get_mut(key) else { return cx.net.free(buf) };
         match conn.role {
-            Role::Closing | Role::Connecting(_) => cx.net.free(buf),
+            Role::Closing | Role::Connecting(_) | Role::Warming => cx.net.free(buf),
             // Nobody has asked for anything.
             Role::Idle => {
                 cx.net.free(buf);
@@ -107,6 +107,9 @@ impl Http {
                 return self.switch(cx, tcp, key, exchange, buf);
             }
             if !self.response.is_interim() {
+                if self.is_shadow(exchange) {
+                    return self.answer_shadow(cx, key, exchange, buf, length);
+                }
                 let Some(buf) = self.retry_status(cx, exchange, buf, length) else { return };
                 return self.respond(cx, key, exchange, buf, length);
             }
@@ -224,6 +227,9 @@ impl Http {
         mut buf: Buf,
         out: &mut Vec<u8>,
     ) {
+        if self.is_shadow(exchange_key) {
+            return self.swallow(cx, key, exchange_key, buf);
+        }
         let Some(exchange) = self.exchanges.get_mut(exchange_key) else { return cx.net.free(buf) };
         let decoded = match exchange.response.decode(cx.net.bytes_mut(&mut buf), &Limits::default()) {
             Ok(decoded) => decoded,

@@ -132,6 +132,10 @@ pub(super) struct Exchange {
     /// The server that its cookie names.
     pub stay: Option<u32>,
     pub place: Option<Place>,
+    /// The pool that gets a copy in the end.
+    pub mirror: Option<u16>,
+    /// It is such a copy, and has no client.
+    pub shadow: bool,
     pub wait_until: Millis,
     /// When something last moved.
     pub active: Millis,
@@ -148,6 +152,8 @@ pub(super) struct Exchange {
 pub(super) enum Role {
     Connecting(Key),
     Busy(Key),
+    /// Made ahead, for nobody in particular.
+    Warming,
     Idle,
     Closing,
 }

@@ -3,7 +3,7 @@
 use super::Http;
 use super::reply::Reason;
 use super::state::{Conn, Phase, Role};
-use crate::core::{Cx, Trial};
+use crate::core::{Core, Cx, Trial};
 use crate::health::Answerer;
 use crate::owner::{Tag, owner};
 use crate::shared::Shared;
@@ -12,18 +12,22 @@ use crate::wait::Shortage;
 use fourfold_base::Millis;
 use fourfold_base::slab::Key;
 use fourfold_engine::{Close, Errno, Net, Refused, Step};
-use fourfold_ports::Release;
+use fourfold_ports::{Lease, Release};
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Warm connections, per pool and server.
 pub(super) struct Idle {
     /// The connection used last is taken first: the others may grow old and go.
     warm: Vec<Vec<Vec<Key>>>,
+    /// Being made ahead, per pool and server.
+    warming: Vec<Vec<u32>>,
 }
 
 impl Idle {
     pub fn new(shared: &Shared) -> Self {
         Self {
             warm: shared.pools.iter().map(|pool| pool.servers.iter().map(|_| Vec::new()).collect()).collect(),
+            warming: shared.pools.iter().map(|pool| vec![0; pool.servers.len()]).collect(),
         }
     }
 
@@ -39,7 +43,35 @@ impl Idle {
         self.stack(pool, server)?.pop()
     }
 
-    fn count(&self, pool: usize, server: usize) -> usize {
+    pub fn warming(&self, pool: usize, server: usize) -> usize {
+        self.warming.get(pool).and_then(|pool| pool.get(server)).map_or(0, |count| *count as usize)
+    }
+
+    pub fn warm_more(&mut self, pool: usize, server: usize, more: i32) {
+        if let Some(count) = self.warming.get_mut(pool).and_then(|pool| pool.get_mut(server)) {
+            *count = count.saturating_add_signed(more);
+        }
+    }
+
+    /// Of the server that has the most, the one idle longest.
+    pub fn oldest(&self, pool: usize) -> Option<Key> {
+        let most = self.warm.get(pool)?.iter().max_by_key(|stack| stack.len())?;
+        most.first().copied()
+    }
+
+    pub fn total(&self, pool: usize) -> usize {
+        self.warm.get(pool).map_or(0, |pool| pool.iter().map(Vec::len).sum())
+    }
+
+    /// Tells others how many warm connections could be given up here.
+    pub fn show(&self, core: &Core, pool: usize) {
+        let shard = core.shared.shards.get(core.shard);
+        if let Some(own) = shard.and_then(|shard| shard.idle.get(pool)) {
+            own.store(self.total(pool) as u32, Relaxed);
+        }
+    }
+
+    pub fn count(&self, pool: usize, server: usize) -> usize {
         self.warm.get(pool).and_then(|pool| pool.get(server)).map_or(0, Vec::len)
     }
 
@@ -69,26 +101,7 @@ impl Http {
         let Some(exchange) = self.exchanges.get_mut(key) else { return Ok(()) };
         let pool = exchange.pool;
         let Attempt { server, path, lease, remote, local } = attempt;
-        let conn = Conn {
-            sock: fourfold_engine::Sock::NONE,
-            role: Role::Connecting(key),
-            pool,
-            server,
-            path,
-            lease,
-            release: Release::Clean,
-            started: now,
-            idle_since: now,
-            uses: 0,
-            last: false,
-            pinned: None,
-            partial: None,
-            scanned: 0,
-            sent: 0,
-            before: 0,
-            paused: false,
-            full: false,
-        };
+        let conn = conn_to(pool, server, path, lease, now, Role::Connecting(key));
         let conn_key = match self.conns.insert(conn) {
             Ok(key) => key,
             Err(conn) => {
@@ -138,13 +151,12 @@ impl Http {
         &mut self,
         cx: &mut Cx<'_, N>,
         key: Key,
-        conn: Key,
+        conn_key: Key,
         step: Step,
         errno: Errno,
         blame: Blame,
     ) {
-        let now = cx.net.now();
-        let Some(conn) = self.conns.get(conn) else { return };
+        let Some(conn) = self.conns.get(conn_key) else { return };
         if let Some(exchange) = self.exchanges.get_mut(key) {
             match blame {
                 Blame::Server => {
@@ -154,6 +166,23 @@ impl Http {
                 _ => exchange.stumbles = exchange.stumbles.saturating_add(1),
             }
         }
+        self.judge_conn(cx, conn_key, step, errno, blame);
+        // The server has been judged with it.
+        if let Some(place) = self.exchanges.get_mut(key).and_then(|exchange| exchange.place.as_mut()) {
+            place.told = true;
+        }
+    }
+
+    pub(super) fn judge_conn<N: Net>(
+        &mut self,
+        cx: &mut Cx<'_, N>,
+        key: Key,
+        step: Step,
+        errno: Errno,
+        blame: Blame,
+    ) {
+        let now = cx.net.now();
+        let Some(conn) = self.conns.get(key) else { return };
         let trial = Trial {
             pool: usize::from(conn.pool),
             server: conn.server,
@@ -162,16 +191,14 @@ impl Http {
             started: conn.started,
         };
         cx.core.judge(&trial, step, errno, blame, now);
-        // The server has been judged with it.
-        if let Some(place) = self.exchanges.get_mut(key).and_then(|exchange| exchange.place.as_mut()) {
-            place.told = true;
-        }
     }
 
     pub(super) fn on_connected<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
         let Some(conn) = self.conns.get(key) else { return };
-        let Role::Connecting(exchange) = conn.role else { return };
-        let sock = conn.sock;
+        let (role, sock) = (conn.role, conn.sock);
+        if !matches!(role, Role::Connecting(_) | Role::Warming) {
+            return;
+        }
         let who = Answerer {
             pool: usize::from(conn.pool),
             server: conn.server as usize,
@@ -182,6 +209,7 @@ impl Http {
         }
         cx.core.reached(who, cx.net.now());
         cx.core.counters().connected.add(1);
+        let Role::Connecting(exchange) = role else { return self.on_warm(cx, key) };
         cx.net.receive(sock);
         if !self.greet(cx, exchange, key) {
             return self.fail(cx, exchange, Reason::Local);
@@ -196,7 +224,11 @@ impl Http {
         step: Step,
         errno: Errno,
     ) {
-        let Some(Role::Connecting(exchange)) = self.conns.get(key).map(|conn| conn.role) else { return };
+        let exchange = match self.conns.get(key).map(|conn| conn.role) {
+            Some(Role::Connecting(exchange)) => exchange,
+            Some(Role::Warming) => return self.on_warming_failed(cx, key, step, errno),
+            _ => return,
+        };
         let blame = blame(step, errno);
         self.judge(cx, exchange, key, step, errno, blame);
         if let Some(conn) = self.conns.get_mut(key) {
@@ -238,17 +270,26 @@ impl Http {
             }
             _ => None,
         };
-        conn.role = Role::Idle;
-        conn.idle_since = now;
         conn.full = false;
         if std::mem::take(&mut conn.paused) {
             cx.net.receive(conn.sock);
         }
+        let Some(client) = client else { return self.lay_ready(cx, key) };
+        (conn.role, conn.idle_since) = (Role::Idle, now);
         self.conn_timers.ensure(key.slot, now + rules.idle_timeout_ms);
-        if let Some(client) = client {
-            return self.pin(cx, client, key);
-        }
+        self.pin(cx, client, key);
+    }
+
+    /// For whoever comes next.
+    pub(super) fn lay_ready<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
+        let now = cx.net.now();
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        (conn.role, conn.idle_since) = (Role::Idle, now);
+        let (pool, server) = (usize::from(conn.pool), conn.server as usize);
+        let timeout = cx.core.shared.plan.pools.get(pool).map_or(0, |plan| plan.http.idle_timeout_ms);
+        self.conn_timers.ensure(key.slot, now + timeout);
         self.idle.put(pool, server, key);
+        self.idle.show(cx.core, pool);
         cx.core.freed(pool);
     }
 
@@ -261,8 +302,12 @@ impl Http {
             Role::Closing => return,
             Role::Idle => match conn.pinned.take() {
                 Some(client) => drop(self.pinned.remove(&client)),
-                None => self.idle.forget(pool, server, key),
+                None => {
+                    self.idle.forget(pool, server, key);
+                    self.idle.show(cx.core, pool);
+                }
             },
+            Role::Warming => self.idle.warm_more(pool, server, -1),
             Role::Busy(_) | Role::Connecting(_) => {}
         }
         if let Some(buf) = conn.partial.take() {
@@ -286,11 +331,16 @@ impl Http {
     pub(super) fn on_conn_due<N: Net>(&mut self, cx: &mut Cx<'_, N>, slot: u32) {
         let now = cx.net.now();
         let Some(key) = self.conns.key_at(slot) else { return };
-        let Some(conn) = self.conns.get(key).filter(|conn| conn.role == Role::Idle) else { return };
+        let Some(conn) = self.conns.get(key).filter(|conn| conn.is_spare()) else { return };
         let Some(plan) = cx.core.shared.plan.pools.get(usize::from(conn.pool)) else { return };
-        let deadline: Millis = conn.idle_since + plan.http.idle_timeout_ms;
+        let is_warming = conn.role == Role::Warming;
+        let timeout = if is_warming { plan.connect_timeout_ms } else { plan.http.idle_timeout_ms };
+        let deadline: Millis = conn.idle_since + timeout;
         if now < deadline {
             return self.conn_timers.set(slot, deadline);
+        }
+        if is_warming {
+            return self.on_warming_failed(cx, key, Step::Connect, Errno::ETIMEDOUT);
         }
         self.drop_conn(cx, key);
     }
@@ -307,7 +357,7 @@ impl Http {
     pub(super) fn close_idle<N: Net>(&mut self, cx: &mut Cx<'_, N>) {
         for slot in 0..self.conns.slots() {
             let Some(key) = self.conns.key_at(slot) else { continue };
-            if self.conns.get(key).is_some_and(|conn| conn.role == Role::Idle) {
+            if self.conns.get(key).is_some_and(Conn::is_spare) {
                 self.drop_conn(cx, key);
             }
         }
@@ -319,5 +369,28 @@ impl Http {
                 self.drop_conn(cx, key);
             }
         }
+    }
+}
+
+pub(super) fn conn_to(pool: u16, server: u32, path: u32, lease: Lease, now: Millis, role: Role) -> Conn {
+    Conn {
+        sock: fourfold_engine::Sock::NONE,
+        role,
+        pool,
+        server,
+        path,
+        lease,
+        release: Release::Clean,
+        started: now,
+        idle_since: now,
+        uses: 0,
+        last: false,
+        pinned: None,
+        partial: None,
+        scanned: 0,
+        sent: 0,
+        before: 0,
+        paused: false,
+        full: false,
     }
 }

@@ -147,3 +147,57 @@ fn the_quicker_server_is_preferred_by_peak_ewma() {
     assert!(slow < 20, "{slow}");
     world.stop();
 }
+
+#[test]
+fn idle_connections_of_a_shard_go_to_requests_of_another() {
+    let mut pool = pool(1);
+    pool.ports = Some(fourfold_config::PortSpan::parse("40000-40003").unwrap());
+    pool.queue_timeout_ms = 1_000;
+    let mut world = World::http(2, pool);
+    world.set(0, Manner::Status(200, 20));
+    // All four tuples end as warm connections of the first shard.
+    let tickets: Vec<_> = (0..4).map(|_| world.get(0, "/")).collect();
+    world.run(200);
+    assert!(tickets.iter().all(|ticket| ticket.got().unwrap().status == 200));
+    assert_eq!(world.active(0), 4);
+    let tickets: Vec<_> = (0..3).map(|_| world.get(1, "/")).collect();
+    world.run(900);
+    assert!(tickets.iter().all(|ticket| ticket.got().is_some_and(|got| got.status == 200)));
+    assert!((1..=4).contains(&world.count("http_reclaimed")), "{}", world.count("http_reclaimed"));
+    world.stop();
+}
+
+#[test]
+fn a_place_held_by_an_idle_connection_is_given_up_too() {
+    let mut pool = pool(1);
+    pool.servers[0].max_connections = Some(2);
+    let mut world = World::http(3, pool);
+    let tickets: Vec<_> = (0..2).map(|_| world.get(0, "/")).collect();
+    world.run(100);
+    assert!(tickets.iter().all(|ticket| ticket.got().is_some()));
+    let began = world.now;
+    for shard in [1, 2, 1, 0] {
+        assert_eq!(world.ask_once(shard, "GET / HTTP/1.1\r\nHost: x\r\n").status, 200);
+    }
+    assert!(world.now < began + 1_000, "{}", world.now - began);
+    world.stop();
+}
+
+#[test]
+fn connections_are_kept_ready() {
+    let mut pool = pool(2);
+    pool.http.preconnect = 3;
+    let mut world = World::http(2, pool);
+    world.run(2_000);
+    assert_eq!((world.active(0), world.active(1)), (6, 6));
+    let connects = world.count("connects");
+    world.ask(20);
+    assert_eq!(world.count("connects"), connects, "nobody waited for a connection");
+    // One that refuses is not pressed.
+    world.set(1, Manner::Refuse);
+    world.run(120_000);
+    assert_eq!(world.active(0), 6);
+    assert!(world.connects(1) < 60, "{}", world.connects(1));
+    world.set(1, WELL);
+    world.stop();
+}

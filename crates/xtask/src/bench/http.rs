@@ -29,8 +29,8 @@ const LOAD: f64 = 0.5;
 const HOLD_DEADLINE: Duration = Duration::from_secs(180);
 /// Longer than any of them is held.
 const HOLD_DURATION: &str = "900s";
-/// Holding many connections takes its time and memory does not vary: fewer rounds.
-const HOLD_ROUNDS_MAX: u32 = 3;
+/// Holding many connections takes its time and memory does not vary: one round.
+const HOLD_ROUNDS_MAX: u32 = 1;
 /// The first step's clients and the second's must not meet each other's tuples.
 const SOURCES: [&str; 2] = ["127.0.2.1-127.0.2.8", "127.0.3.1-127.0.3.8"];
 /// What the origin must be able to hold beside the clients of the scenario.
