@@ -219,7 +219,7 @@ fn table(text: &mut String, title: &str, does: &str, rows: &[Row], ours: Outcome
     }
     let _ = writeln!(
         text,
-        "### {title}\n\n| class | cases | nginx {does} | HAProxy {does} | why |\n|---|---|---|---|---|"
+        "\n### {title}\n\n| class | cases | nginx {does} | HAProxy {does} | why |\n|---|---|---|---|---|"
     );
     for (name, class) in &classes {
         let [nginx, haproxy] = class.other.each_ref().map(|names| names.len());

@@ -30,7 +30,16 @@ const NEEDS: &[Need] = &[
     Need { proof: "ip", package: "iproute2", without: "tests in network namespaces" },
     Need { proof: "unshare", package: "util-linux", without: "tests without privileges" },
     Need { proof: "curl", package: "curl", without: "tests with a client that we did not write" },
+    Need { proof: "wrk", package: "wrk", without: "tests with wrk as a client" },
+    Need { proof: "h2load", package: "nghttp2-client", without: "tests with h2load as a client" },
+    Need { proof: "python3", package: "python3-venv", without: "tests with Python's HTTP libraries" },
+    Need { proof: "node", package: "nodejs", without: "tests with Node's HTTP libraries" },
+    Need { proof: "npm", package: "npm", without: "tests with Node's HTTP libraries" },
 ];
+
+/// Libraries that the clients under `crates/cli/tests/clients` use.
+const PYTHON: &[&str] = &["requests==2.32.5", "httpx==0.28.1", "websockets==15.0.1"];
+const NODE: &[&str] = &["undici@7.16.0", "ws@8.18.3"];
 
 /// Components of the toolchain, and the cargo command that each brings.
 const COMPONENTS: &[(&str, &str)] = &[("rustfmt", "fmt"), ("clippy", "clippy")];
@@ -61,6 +70,7 @@ pub fn prepare(may_install: bool) -> Tools {
             None
         }
     };
+    missing.extend(libraries(may_install));
     if !root {
         missing.push("root: run as root; skipped without: tests in network namespaces".into());
     }
@@ -174,6 +184,52 @@ impl Drop for NoDaemons {
             let _ = fs::remove_file(policy);
         }
     }
+}
+
+/// Python's and Node's, into `target/tools`: they disturb nothing, and a second run finds them there.
+fn libraries(may_install: bool) -> Vec<String> {
+    let (python, node) = (workspace::tools_dir().join("python"), workspace::tools_dir().join("node"));
+    let (pip, modules) = (python.join("bin/pip"), node.join("node_modules"));
+    let python = python.display().to_string();
+    let node = node.display().to_string();
+    let wanted = [
+        (
+            "Python libraries",
+            python_has_all(&pip),
+            vec![
+                call("python3", &["-m", "venv", &python]),
+                call(&pip.display().to_string(), &[&["install", "--quiet"], PYTHON].concat()),
+            ],
+        ),
+        (
+            "Node libraries",
+            modules.join("undici").exists() && modules.join("ws").exists(),
+            vec![call(
+                "npm",
+                &[&["install", "--silent", "--no-audit", "--no-fund", "--prefix", &node], NODE].concat(),
+            )],
+        ),
+    ];
+    let absent = |(name, here, calls): (&str, bool, Vec<Vec<String>>)| {
+        let run = |call: &Vec<String>| {
+            let words: Vec<&str> = call.iter().map(String::as_str).collect();
+            words.split_first().is_some_and(|(program, arguments)| quiet(program, arguments))
+        };
+        let have = here || (may_install && calls.iter().all(run));
+        let how: Vec<String> = calls.iter().map(|call| call.join(" ")).collect();
+        (!have).then(|| format!("{name}: `{}`; skipped without: tests with those clients", how.join(" && ")))
+    };
+    wanted.into_iter().filter_map(absent).collect()
+}
+
+fn call(program: &str, arguments: &[&str]) -> Vec<String> {
+    std::iter::once(&program).chain(arguments).map(ToString::to_string).collect()
+}
+
+fn python_has_all(pip: &Path) -> bool {
+    let names: Vec<&str> = PYTHON.iter().filter_map(|wanted| wanted.split("==").next()).collect();
+    is_executable(pip)
+        && quiet(&pip.display().to_string(), &[&["show", "--quiet"], names.as_slice()].concat())
 }
 
 /// The user's own cargo-deny, or one built into `target/tools`: two minutes once, nothing after that.
