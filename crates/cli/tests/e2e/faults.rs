@@ -238,7 +238,9 @@ fn second_signal_stops_at_once(engine: Engine) {
     program.signal(libc::SIGTERM);
     crowd.until("all are reset", |tally| tally.reset == 50);
     let ended = program.wait();
-    assert_eq!((ended.status.code(), ended.totals()["drain_cut"]), (Some(0), 50));
+    // Those that asked whether anybody listens may be among them.
+    assert!(ended.totals()["drain_cut"] >= 50, "{:?}", ended.totals());
+    assert_eq!(ended.status.code(), Some(0));
 }
 
 fn clients_that_wait_are_told_at_a_stop(engine: Engine) {

@@ -360,7 +360,10 @@ fn a_stop_lets_requests_end(engine: Engine) {
             line.say(&ok(request.target()));
         }
     });
-    let program = stand(engine, &origin, |config| config.top("").listener(""));
+    let program = stand(engine, &origin, |mut config| {
+        config.top = config.top.replace("drain_timeout = \"1s\"", "drain_timeout = \"30s\"");
+        config
+    });
     let (mut idle, mut busy) = (Caller::to(&program), Caller::to(&program));
     assert_eq!(idle.get("/").text(), "/");
     busy.say("GET /slow HTTP/1.1\r\nHost: a\r\n\r\nGET /next HTTP/1.1\r\nHost: a\r\n\r\n");
