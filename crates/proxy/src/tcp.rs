@@ -40,7 +40,7 @@ pub(crate) struct Handover {
     pub pool: u16,
     pub idle_timeout: Millis,
     pub from_client: Stash,
-    pub from_server: Buf,
+    pub from_server: Stash,
     pub client_ended: bool,
     pub log: Option<Box<Entry>>,
 }
@@ -106,7 +106,7 @@ impl Tcp {
         let Ok(key) = self.tunnels.insert(tunnel) else {
             // There is a slot for every client; without one neither side is left hanging.
             handover.from_client.clear(cx.net);
-            cx.net.free(handover.from_server);
+            handover.from_server.clear(cx.net);
             cx.net.adopt(client, NO_OWNER - 1);
             cx.net.adopt(server, NO_OWNER - 1);
             cx.net.close(client, Close::Reset);
@@ -119,10 +119,11 @@ impl Tcp {
         }
         cx.net.receive(client);
         cx.net.receive(server);
-        if handover.from_server.is_empty() {
-            cx.net.free(handover.from_server);
-        } else {
-            self.on_received(cx, key, Side::Server, handover.from_server);
+        while let Some(buf) = handover.from_server.pop() {
+            match buf.is_empty() {
+                true => cx.net.free(buf),
+                false => self.on_received(cx, key, Side::Server, buf),
+            }
         }
         while let Some(buf) = handover.from_client.pop() {
             self.on_received(cx, key, Side::Client, buf);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 on_both_engines!(
+    a_response_head_in_pieces_with_much_behind_it,
     all_clients_share_one_connection,
     a_connection_serves_as_many_requests_as_it_may,
     a_connection_grows_as_old_as_it_may,
@@ -396,4 +397,35 @@ fn more_than_a_server_may_have_wait_in_line(engine: Engine) {
     await_requests(&origin, 5 * CLIENTS);
     assert!(most.load(Relaxed) <= 2, "{} at once", most.load(Relaxed));
     assert!(origin.connections() <= 2, "{} connections", origin.connections());
+}
+
+/// The rest of the head comes with more content than fits behind the head's beginning.
+fn a_response_head_in_pieces_with_much_behind_it(engine: Engine) {
+    const SIZE: usize = 60_000;
+    let _lab = Lab::new();
+    let gate = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let door = gate.local_addr().unwrap();
+    let origin = Scripted::start(move |line| {
+        while line.request().is_some() {
+            line.say(
+                b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nX-A: 1\r\nContent-Le",
+            );
+            // Held until the client has the first piece.
+            use std::io::Read;
+            let _ = std::net::TcpStream::connect(door).unwrap().read(&mut [0]);
+            let body: String = (0..SIZE).map(|at| char::from(b'a' + (at % 26) as u8)).collect();
+            line.say(format!("ngth: {SIZE}\r\n\r\n{body}").as_bytes());
+        }
+    });
+    let program = run(engine, &origin, |config| config);
+    let mut client = Caller::to(&program);
+    for _ in 0..2 {
+        client.say("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(client.reply().status(), 103);
+        drop(gate.accept().unwrap());
+        let reply = client.reply();
+        assert_eq!((reply.status(), reply.text().len()), (200, SIZE));
+        assert!(reply.text().bytes().enumerate().all(|(at, byte)| byte == b'a' + (at % 26) as u8));
+    }
+    assert_eq!(origin.connections(), 1);
 }

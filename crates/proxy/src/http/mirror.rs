@@ -92,10 +92,8 @@ impl Http {
             exchange.answered = true;
             exchange.response = BodyReader::new(self.response.body);
         }
-        if let Some(conn) = self.conns.get_mut(conn)
-            && !self.response.keep_alive
-        {
-            conn.uses = u32::MAX;
+        if let Some(conn) = self.conns.get_mut(conn) {
+            conn.last = !self.response.keep_alive;
         }
         buf.advance(length);
         self.swallow(cx, conn, key, buf);
@@ -109,7 +107,7 @@ impl Http {
         match decoded {
             Err(_) => self.drop_shadow(cx, key),
             Ok(decoded) if decoded.done => {
-                let reusable = !beside && self.conns.get(conn).is_some_and(|conn| conn.uses != u32::MAX);
+                let reusable = !beside && self.conns.get(conn).is_some_and(|conn| !conn.last);
                 self.end_shadow(cx, key, reusable);
             }
             Ok(_) => self.extend(cx, key),

@@ -5,9 +5,10 @@ use super::client::send_all;
 use super::head::{Back, Down};
 use super::log::Entry;
 use super::reply::Reason;
-use super::state::Role;
+use super::state::{Conn, Role};
 use crate::access::Ending;
 use crate::core::Cx;
+use crate::stash::Stash;
 use crate::tcp::{Handover, Tcp};
 use crate::tunnel::Upstream;
 use fourfold_balance::health::Outcome;
@@ -44,30 +45,50 @@ impl Http {
                 self.relay(cx, key, exchange, buf);
             }
             Role::Busy(exchange) => {
-                let Some(buf) = self.join_response(cx, key, buf) else {
+                let Some(head) = self.join_response(cx, key, buf) else {
                     return self.fail(cx, exchange, Reason::BadResponse(Reject::HeadTooLarge));
                 };
-                self.read_response(cx, tcp, key, exchange, buf);
+                self.read_response(cx, tcp, key, exchange, head);
+                self.read_rest(cx, key, exchange);
             }
         }
     }
 
-    /// Joins the pieces of a head. `None`: it is larger than a buffer.
+    /// Joins the pieces of a head. What has no room behind them stays in `partial`. `None`: a whole buffer was no head yet.
     fn join_response<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, buf: Buf) -> Option<Buf> {
         let Some(mut head) = self.conns.get_mut(key).and_then(|conn| conn.partial.take()) else {
             return Some(buf);
         };
+        let before = head.len();
         let Some(rest) = cx.net.join(&mut head, buf) else { return Some(head) };
+        // What lies before it in the buffer was used already.
         let bytes = cx.net.bytes(&head).to_vec();
         cx.net.free(head);
         let Some(mut moved) = cx.net.write(&bytes) else {
             cx.net.free(rest);
             return None;
         };
-        let Some(left) = cx.net.join(&mut moved, rest) else { return Some(moved) };
-        cx.net.free(left);
-        cx.net.free(moved);
-        None
+        let left = cx.net.join(&mut moved, rest);
+        if let (Some(left), Some(conn)) = (left, self.conns.get_mut(key)) {
+            conn.partial = Some(left);
+        }
+        if moved.len() == before {
+            cx.net.free(moved);
+            return None;
+        }
+        Some(moved)
+    }
+
+    /// The content that had no room behind its head. A connection that something is left on is not taken by another request, so
+    /// that this is the same exchange's or nobody's.
+    fn read_rest<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, exchange: Key) {
+        let ours = |conn: &&mut Conn| conn.role == Role::Busy(exchange);
+        let Some(conn) = self.conns.get_mut(key).filter(ours) else { return };
+        if self.exchanges.get(exchange).is_some_and(|exchange| exchange.answered)
+            && let Some(rest) = conn.partial.take()
+        {
+            self.relay(cx, key, exchange, rest);
+        }
     }
 
     fn read_response<N: Net>(
@@ -86,8 +107,12 @@ impl Http {
             let mut scanned = usize::from(conn.scanned);
             let Some(length) = h1::head_end(bytes, &mut scanned) else {
                 conn.scanned = scanned as u16;
-                conn.partial = Some(buf);
-                return self.extend(cx, exchange);
+                let Some(rest) = conn.partial.replace(buf) else { return self.extend(cx, exchange) };
+                match self.join_response(cx, key, rest) {
+                    Some(joined) => buf = joined,
+                    None => return self.fail(cx, exchange, Reason::BadResponse(Reject::HeadTooLarge)),
+                }
+                continue;
             };
             conn.scanned = 0;
             let Some(asked) = self.exchanges.get(exchange).map(|exchange| exchange.asked) else {
@@ -120,7 +145,10 @@ impl Http {
             buf.advance(length);
             if buf.is_empty() {
                 cx.net.free(buf);
-                return self.extend(cx, exchange);
+                match self.conns.get_mut(key).and_then(|conn| conn.partial.take()) {
+                    Some(rest) => buf = rest,
+                    None => return self.extend(cx, exchange),
+                }
             }
         }
     }
@@ -365,6 +393,9 @@ impl Http {
         let (Some(client), Some(conn)) = (self.clients.remove(client_key), self.conns.remove(key)) else {
             return cx.net.free(early);
         };
+        let mut from_server = Stash::default();
+        from_server.push(early);
+        conn.partial.into_iter().for_each(|rest| from_server.push(rest));
         cx.core.counters().http_upgrades.add(1);
         self.count_status(cx.core, 101);
         tcp.take_over(
@@ -377,7 +408,7 @@ impl Http {
                 pool,
                 idle_timeout,
                 from_client: client.stash,
-                from_server: early,
+                from_server,
                 client_ended: client.ended,
                 log,
             },
