@@ -15,15 +15,18 @@ on_both_engines!(hundred_thousand_clients_over_two_hundred_connections);
 const ALL: u64 = 100_000;
 const UPSTREAM_MAX: u64 = 200;
 /// Everybody twice, and a little longer.
-const LENGTH: &str = "21s";
+const LENGTH: &str = "22s";
 const LOOK: Duration = Duration::from_millis(500);
 
 fn hundred_thousand_clients_over_two_hundred_connections(engine: Engine) {
     let Some(_lab) = Lab::private() else { return };
     let origins = [(); 2].map(|()| HttpOrigin::start(engine, &[]));
-    let config = Config::to(engine, &origins.each_ref().map(|origin| origin.address))
+    let mut config = Config::to(engine, &origins.each_ref().map(|origin| origin.address))
         .top("max_connections = 101_000")
         .listener("mode = \"http\"");
+    for (_, lines) in &mut config.servers {
+        *lines = format!("max_connections = {}", UPSTREAM_MAX / 2);
+    }
     let program = Program::run(&config);
     let sum = |name: &str| origins.iter().map(|origin| origin.count(name)).sum::<u64>();
 
