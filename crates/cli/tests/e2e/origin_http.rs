@@ -5,7 +5,7 @@ pub use crate::common::tools::HttpOrigin;
 use crate::common::{DEADLINE, Engine, Lab};
 use crate::on_both_engines;
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::process::{Command, Stdio};
 
 on_both_engines!(
