@@ -130,7 +130,7 @@ fn connections_that_are_due_but_not_started_count_from_the_schedule() {
         // Four may be pending and none ever completes: the rest of the schedule is late, and ages.
         let stuck = LoadConfig {
             rate: Some(1000.0),
-            pending_per_shard: 2,
+            pending: 4,
             shards: Some(2),
             duration: Some(Duration::from_millis(600)),
             ..config_of(engine, &sink, 400)
