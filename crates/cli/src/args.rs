@@ -369,7 +369,7 @@ pub struct LoadArgs {
 
 #[derive(Args)]
 pub struct DemoArgs {
-    /// Connections to hold through the proxy
+    /// Connections to hold through the proxy; each is four sockets on this machine, of up to 4.6 KB
     #[arg(long, value_name = "N", default_value = "70_000")]
     pub connections: String,
     /// How long to hold them once all are up

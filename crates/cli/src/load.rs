@@ -1,7 +1,7 @@
 //! `fourfold load`: opens connections, holds or drives them, reports.
 
 mod http;
-mod stages;
+pub mod stages;
 
 use crate::args::{LoadArgs, LoadCommand};
 use crate::origin::{count, engine};
@@ -14,8 +14,11 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// How long closing may take once the load has been told to stop.
-pub const CLOSING: Duration = Duration::from_secs(60);
+/// How long closing may take once the load has been told to stop: a minute, and a second for so many connections.
+pub fn closing(connections: u64) -> Duration {
+    Duration::from_secs(60 + connections / 5_000)
+}
+
 const TICK: Duration = Duration::from_millis(100);
 
 pub fn run(command: &LoadCommand) -> anyhow::Result<ExitCode> {
@@ -37,7 +40,7 @@ fn run_tcp(args: &LoadArgs) -> anyhow::Result<ExitCode> {
         .context("starting the control runtime")?;
     runtime.block_on(watch(&running, stages))?;
     running.stop();
-    let report = running.wait(CLOSING)?;
+    let report = running.wait(closing(config.connections))?;
     match args.json {
         true => println!("{}", serde_json::to_string_pretty(&report)?),
         false => print(&report),

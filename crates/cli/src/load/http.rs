@@ -1,7 +1,7 @@
 //! `fourfold load http` and `fourfold load ws`.
 
 use super::stages::{Counts, Order, Stages};
-use super::{CLOSING, TICK, duration};
+use super::{TICK, closing, duration};
 use crate::args::{DriveArgs, HttpLoadArgs, OnOff, VerifyArg, WsLoadArgs};
 use crate::origin::{count, engine};
 use anyhow::{Context, bail};
@@ -191,7 +191,7 @@ fn say_up(running: &RunningHttpLoad, live: bool) -> bool {
 
 fn stop(running: &mut RunningHttpLoad) -> Result<HttpReport, WaitError> {
     running.stop();
-    running.wait(CLOSING)
+    running.wait(closing(running.snapshot().held))
 }
 
 fn print_live(running: &RunningHttpLoad) {

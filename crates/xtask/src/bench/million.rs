@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 const START_DEADLINE: Duration = Duration::from_secs(60);
 /// Between two lines of progress; a machine that is busy with a million handshakes may be late.
 const PROGRESS_DEADLINE: Duration = Duration::from_secs(60);
-const CLOSE_DEADLINE: Duration = Duration::from_secs(180);
+const CLOSE_DEADLINE: Duration = Duration::from_secs(300);
 const PROGRESS: &str = "500ms";
 
 pub fn run(flags: &Flags) -> Result<()> {
@@ -115,7 +115,7 @@ struct Watch {
 
 impl Watch {
     fn moment(&self, progress: Progress) -> Result<Moment> {
-        Moment::now(self.began.elapsed().as_secs_f64(), self.pids, progress)
+        Moment::now(self.began, self.pids, progress)
     }
 }
 

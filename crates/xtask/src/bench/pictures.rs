@@ -64,7 +64,6 @@ fn name(results: &Results) -> String {
 /// A subject has its colour wherever it is drawn.
 fn colour(name: &str) -> usize {
     let known = subject::ALL.iter().filter(|kind| **kind != Kind::Direct);
-    // Fourfold's are the first ones.
     known.rev().position(|kind| kind.name() == name).unwrap_or(5)
 }
 
@@ -117,7 +116,11 @@ fn connect_time(results: &Results) -> Lines {
         let held = wait(|fill| fill.filled.held as f64)?;
         let first = wait(|fill| f64::from(fill.filled.first_tenth_us))?;
         let last = wait(|fill| f64::from(fill.filled.last_tenth_us))?;
-        Some(Series { name: subject.into(), points: vec![(0.05 * held, first), (0.95 * held, last)] })
+        Some(Series {
+            name: subject.into(),
+            colour: colour(subject),
+            points: vec![(0.05 * held, first), (0.95 * held, last)],
+        })
     };
     let hold = |subject: &str| {
         let scenario = *results.hold_scenarios().first()?;
@@ -132,7 +135,7 @@ fn connect_time(results: &Results) -> Lines {
             (first + 0.05 * (full - first), wait(|hold| Some(f64::from(hold.full.first_tenth_us)))?),
             (first + 0.95 * (full - first), wait(|hold| Some(f64::from(hold.full.last_tenth_us)))?),
         ];
-        Some(Series { name: subject.into(), points })
+        Some(Series { name: subject.into(), colour: colour(subject), points })
     };
     let panel = |title: &str, series: Vec<Series>| Panel {
         title: title.into(),

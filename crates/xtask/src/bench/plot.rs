@@ -109,7 +109,8 @@ mod tests {
 
     #[test]
     fn a_line_picture_shows_every_point_and_its_names() {
-        let series = Series { name: "held <1>".into(), points: vec![(0.0, 0.0), (1.0, 10.0), (2.0, 5.0)] };
+        let series =
+            Series { name: "held <1>".into(), colour: 0, points: vec![(0.0, 0.0), (1.0, 10.0), (2.0, 5.0)] };
         let panel =
             Panel { title: "connections".into(), scale: Scale::from_zero(Unit::Count), series: vec![series] };
         let bands = vec![Band { name: "opening".into(), from: 0.0, to: 1.0 }];

@@ -6,6 +6,7 @@ use crate::bench::results::{Cpu, Machine};
 use anyhow::Result;
 use fourfold_testkit::stat;
 use serde::{Deserialize, Serialize};
+use std::time::Instant;
 
 /// What the client counts. A load of TCP and one of WebSockets name some of it differently.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -53,7 +54,7 @@ impl Process {
             resident_bytes: memory.resident,
             private_bytes: memory.private,
             proportional_bytes: memory.proportional,
-            cpu_s: stat::process_cpu_seconds(pid).unwrap_or(0.0),
+            cpu_s: 0.0,
         }
     }
 }
@@ -79,15 +80,21 @@ pub struct Moment {
 }
 
 impl Moment {
-    pub fn now(at_s: f64, [proxy, load, origin]: [u32; 3], progress: Progress) -> Result<Moment> {
+    pub fn now(began: Instant, pids: [u32; 3], progress: Progress) -> Result<Moment> {
+        // Together and first: a rate is only as good as its clock, and reading memory takes its time.
+        let at_s = began.elapsed().as_secs_f64();
+        let cpu = Cpu::from_ticks(stat::cpu_ticks()?);
+        // A process that has ended has used what it had.
+        let cpu_s = pids.map(|pid| stat::process_cpu_seconds(pid).unwrap_or(0.0));
         let (memory, sockets) = (stat::machine_memory()?, stat::sock_stat()?);
+        let [proxy, load, origin] = pids.map(Process::now);
         Ok(Moment {
             at_s,
             progress,
-            proxy: Process::now(proxy),
-            load: Process::now(load),
-            origin: Process::now(origin),
-            cpu: Cpu::from_ticks(stat::cpu_ticks()?),
+            proxy: Process { cpu_s: cpu_s[0], ..proxy },
+            load: Process { cpu_s: cpu_s[1], ..load },
+            origin: Process { cpu_s: cpu_s[2], ..origin },
+            cpu,
             used_bytes: memory.used(),
             free_bytes: memory.free + memory.cache,
             available_bytes: memory.available,
@@ -259,7 +266,7 @@ pub mod tests {
             },
             proxy: Process { private_bytes: 1_000 + held, ..Process::default() },
             used_bytes: 1_000_000 + held * 16_000,
-            ..Moment::now(0.0, [0; 3], Progress::default()).unwrap()
+            ..Moment::now(Instant::now(), [0; 3], Progress::default()).unwrap()
         };
         let moments = stages.into_iter().enumerate().map(moment).collect();
         Million {

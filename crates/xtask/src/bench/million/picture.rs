@@ -2,7 +2,14 @@
 
 use super::Million;
 use super::measured::Moment;
+use super::text::grouped;
 use crate::bench::plot::{Band, Lines, Panel, Scale, Series, Unit};
+
+/// Of lines; a process has its own in every panel.
+const PROXY: usize = 0;
+const CLIENT: usize = 1;
+const ORIGIN: usize = 2;
+const MACHINE: usize = 5;
 
 /// File name and content of each picture.
 pub fn pictures(million: &Million) -> Vec<(String, String)> {
@@ -11,8 +18,9 @@ pub fn pictures(million: &Million) -> Vec<(String, String)> {
 }
 
 fn timeline(million: &Million) -> String {
-    let line = |name: &str, value: &dyn Fn(&Moment) -> f64| Series {
+    let line = |name: &str, colour: usize, value: &dyn Fn(&Moment) -> f64| Series {
         name: name.into(),
+        colour,
         points: million.moments.iter().map(|moment| (moment.at_s, value(moment))).collect(),
     };
     let count =
@@ -24,30 +32,30 @@ fn timeline(million: &Million) -> String {
         count(
             "Connections",
             vec![
-                line("held", &|moment| moment.progress.held as f64),
-                line("verified again", &|moment| moment.progress.checked as f64),
+                line("held", PROXY, &|moment| moment.progress.held as f64),
+                line("verified again", CLIENT, &|moment| moment.progress.checked as f64),
             ],
         ),
         count(
             "Tokens returned per second",
             vec![
-                rate(million, "first", |moment| moment.progress.verified as f64),
-                rate(million, "later", |moment| later(million, moment)),
+                rate(million, ("first", PROXY), |moment| moment.progress.verified as f64),
+                rate(million, ("later", CLIENT), |moment| later(million, moment)),
             ],
         ),
         bytes(
             "Memory of the machine, beyond what it used before",
             vec![
-                line("all", &|moment| over_idle(moment.used_bytes)),
-                line("slabs", &|moment| slab(million, moment)),
+                line("all", MACHINE, &|moment| over_idle(moment.used_bytes)),
+                line("slabs", PROXY, &|moment| slab(million, moment)),
             ],
         ),
         bytes(
             "User memory of the processes",
             vec![
-                line("proxy", &|moment| moment.proxy.private_bytes as f64),
-                line("client", &|moment| moment.load.private_bytes as f64),
-                line("origin", &|moment| moment.origin.private_bytes as f64),
+                line("proxy", PROXY, &|moment| moment.proxy.private_bytes as f64),
+                line("client", CLIENT, &|moment| moment.load.private_bytes as f64),
+                line("origin", ORIGIN, &|moment| moment.origin.private_bytes as f64),
             ],
         ),
         cpu(million),
@@ -55,21 +63,25 @@ fn timeline(million: &Million) -> String {
             title: "Time until connected, and until the first token is back: means".into(),
             scale: Scale::logarithmic(Unit::Microseconds),
             series: vec![
-                mean(million, "token back", |moment| moment.progress.verify_us),
-                mean(million, "connected", |moment| moment.progress.connect_us),
+                mean(million, ("token back", PROXY), |moment| moment.progress.verify_us),
+                mean(million, ("connected", CLIENT), |moment| moment.progress.connect_us),
             ],
         },
     ];
     let subtitle = format!(
         "{} sockets on {} cores and {} GiB, one Fourfold process, at most {} descriptors per table; {}",
-        million.sockets(),
+        grouped(million.sockets()),
         million.machine.cores,
         million.machine.memory_gib,
-        million.descriptors,
+        grouped(million.descriptors),
         million.date
     );
     Lines {
-        title: format!("{} {} through one port to one origin address", million.connections, million.what()),
+        title: format!(
+            "{} {} through one port to one origin address",
+            grouped(million.connections),
+            million.what()
+        ),
         subtitle,
         x: Scale::from_zero(Unit::Seconds),
         x_title: "since the client's start".into(),
@@ -105,18 +117,18 @@ fn slab(million: &Million, moment: &Moment) -> f64 {
     moment.slab_bytes.saturating_sub(before) as f64
 }
 
-fn rate(million: &Million, name: &str, counter: impl Fn(&Moment) -> f64) -> Series {
+fn rate(million: &Million, (name, colour): (&str, usize), counter: impl Fn(&Moment) -> f64) -> Series {
     let pairs = million.moments.windows(2).filter_map(|pair| match pair {
         [before, now] => {
             Some((now.at_s, (counter(now) - counter(before)).max(0.0) / (now.at_s - before.at_s).max(1e-3)))
         }
         _ => None,
     });
-    Series { name: name.into(), points: pairs.collect() }
+    Series { name: name.into(), colour, points: pairs.collect() }
 }
 
 /// Of the connections that came since the moment before.
-fn mean(million: &Million, name: &str, sum: impl Fn(&Moment) -> u64) -> Series {
+fn mean(million: &Million, (name, colour): (&str, usize), sum: impl Fn(&Moment) -> u64) -> Series {
     let pairs = million.moments.windows(2).filter_map(|pair| match pair {
         [before, now] => {
             let count =
@@ -125,24 +137,24 @@ fn mean(million: &Million, name: &str, sum: impl Fn(&Moment) -> u64) -> Series {
         }
         _ => None,
     });
-    Series { name: name.into(), points: pairs.collect() }
+    Series { name: name.into(), colour, points: pairs.collect() }
 }
 
 fn cpu(million: &Million) -> Panel {
     let cores = million.machine.cores.max(1) as f64;
-    let share = |name: &str, seconds: &dyn Fn(&Moment) -> f64| {
-        let series = rate(million, name, seconds);
-        let points = series.points.into_iter().map(|(at, per_s)| (at, (per_s / cores * 100.0).min(100.0)));
-        Series { name: name.into(), points: points.collect() }
+    let share = |(name, colour): (&str, usize), seconds: &dyn Fn(&Moment) -> f64| {
+        let series = rate(million, (name, colour), seconds);
+        let points = series.points.iter().map(|(at, per_s)| (*at, (per_s / cores * 100.0).min(100.0)));
+        Series { points: points.collect(), ..series }
     };
     Panel {
         title: "CPU, of all cores".into(),
         scale: Scale::from_zero(Unit::Percent),
         series: vec![
-            share("machine", &|moment| moment.cpu.busy()),
-            share("proxy", &|moment| moment.proxy.cpu_s),
-            share("client", &|moment| moment.load.cpu_s),
-            share("origin", &|moment| moment.origin.cpu_s),
+            share(("machine", MACHINE), &|moment| moment.cpu.busy()),
+            share(("proxy", PROXY), &|moment| moment.proxy.cpu_s),
+            share(("client", CLIENT), &|moment| moment.load.cpu_s),
+            share(("origin", ORIGIN), &|moment| moment.origin.cpu_s),
         ],
     }
 }
@@ -162,7 +174,7 @@ mod tests {
 
     #[test]
     fn times_are_means_of_what_came_since() {
-        let series = mean(&example(), "", |moment| moment.progress.verify_us);
+        let series = mean(&example(), ("", 0), |moment| moment.progress.verify_us);
         assert_eq!(series.points, [(4.0, 300.0)]);
     }
 }

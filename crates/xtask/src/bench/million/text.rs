@@ -4,8 +4,8 @@ use super::Million;
 use super::measured::Verdict;
 use std::fmt::Write;
 
-/// The most user memory that the proxy may take for a million.
-const PROXY_BYTES_PER_CONNECTION: f64 = 400.0;
+/// The most user memory that the proxy may take, however many it holds.
+const PROXY_BYTES_MAX: u64 = 400_000_000;
 const PLAN_PERCENT: f64 = 10.0;
 const PER_SECOND_MIN: f64 = 20_000.0;
 
@@ -85,7 +85,7 @@ fn table(million: &Million, verdict: &Verdict) -> String {
                 "{:.0} MB, {:.0} bytes per connection{}",
                 verdict.proxy_bytes as f64 / 1e6,
                 each(verdict.proxy_bytes),
-                is(each(verdict.proxy_bytes) <= PROXY_BYTES_PER_CONNECTION)
+                is(verdict.proxy_bytes <= PROXY_BYTES_MAX)
             ),
         ),
         row(
@@ -123,7 +123,7 @@ fn row(name: &str, value: &str) -> String {
 }
 
 /// 1 000 000.
-fn grouped(number: u64) -> String {
+pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let first = digits.len() % 3;
     let (head, rest) = digits.split_at(first);

@@ -12,6 +12,8 @@ const NAME: f64 = 15.0;
 
 pub struct Series {
     pub name: String,
+    /// The same subject has the same everywhere.
+    pub colour: usize,
     pub points: Vec<(f64, f64)>,
 }
 
@@ -79,14 +81,14 @@ impl Lines {
         }
         svg.line("axis", (LEFT, low), (WIDTH - RIGHT, low));
         let mut ends = Vec::new();
-        for (index, series) in panel.series.iter().enumerate() {
-            let points: Vec<_> = series.points.iter().map(|(px, py)| (x.at(*px), y.at(*py))).collect();
-            svg.path(colour(index), &points);
+        for (index, Series { points, colour: number, .. }) in panel.series.iter().enumerate() {
+            let points: Vec<_> = points.iter().map(|(px, py)| (x.at(*px), y.at(*py))).collect();
+            svg.path(colour(*number), &points);
             if self.marks {
                 for (px, py) in &points {
                     svg.raw(&format!(
                         "<circle cx=\"{px:.1}\" cy=\"{py:.1}\" r=\"3\" fill=\"{}\"/>",
-                        colour(index)
+                        colour(*number)
                     ));
                 }
             }
@@ -106,8 +108,9 @@ fn name_ends(svg: &mut Svg, panel: &Panel, mut ends: Vec<(f64, usize)>, (high, l
         let lowest = low - (count - 1 - rank) as f64 * NAME;
         above = wanted.min(lowest).max(above + NAME);
         let left = WIDTH - RIGHT + 8.0;
-        svg.rect(&format!("rx=\"2\" fill=\"{}\"", colour(index)), (left, above - 5.0), (10.0, 10.0));
         if let Some(series) = panel.series.get(index) {
+            let fill = format!("rx=\"2\" fill=\"{}\"", colour(series.colour));
+            svg.rect(&fill, (left, above - 5.0), (10.0, 10.0));
             svg.label("", left + 16.0, above + 4.5, "start", &series.name);
         }
     }
