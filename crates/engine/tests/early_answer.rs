@@ -65,9 +65,15 @@ fn ask(net: &mut impl Net, server: &TcpListener, app: &mut Asker) -> (Sock, TcpS
 const ANSWER: [u8; 50_000] = [7; 50_000];
 
 fn an_answer_before_a_reset_is_received<N: Net>(mut net: N) {
-    for ends_too in [false, true] {
+    for (ends_too, resumed) in [(false, false), (false, true), (true, false)] {
         let (server, mut app) = (TcpListener::bind("127.0.0.1:0").unwrap(), Asker::default());
         let (sock, mut peer) = ask(&mut net, &server, &mut app);
+        if resumed {
+            // The next look at it begins together with the send.
+            net.pause(sock);
+            (0..3).for_each(|_| net.turn(Some(net.now()), &mut app).unwrap());
+            net.receive(sock);
+        }
         peer.write_all(&ANSWER).unwrap();
         reset(peer);
         // The rest of the request meets the reset before the answer was looked at.
