@@ -182,6 +182,10 @@ pub struct OriginArgs {
     /// Mode http: close a connection after so many answers, unannounced
     #[arg(long, value_name = "N")]
     pub close_after: Option<u32>,
+    /// Mode http: write a line to this file for every request as it comes, before it is answered: its method, target and
+    /// X-Request-Id. It tells what was delivered even when the origin is killed
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
     #[arg(long, value_name = "ENGINE", default_value = "auto")]
     pub engine: EngineArg,
     /// Threads that serve; derived when left out
@@ -269,6 +273,12 @@ pub struct HttpLoadArgs {
     pub hold: bool,
     #[arg(long, value_name = "METHOD", default_value = "GET")]
     pub method: String,
+    /// So many of a hundred requests are POST, evenly spread; only they have a body then
+    #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub post: u8,
+    /// Give every request an X-Request-Id of its own, and name those that were lost in the report
+    #[arg(long)]
+    pub identify: bool,
     /// Length of the request's body; each body proves whose it is
     #[arg(long, value_name = "N", default_value = "0")]
     pub body_bytes: String,
