@@ -4,6 +4,7 @@
 mod args;
 mod check;
 mod demo;
+mod doctor;
 mod foreign;
 mod load;
 mod logging;
@@ -43,6 +44,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             clap_complete::generate(shell, &mut Cli::command(), "fourfold", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
         }
+        Command::Doctor(args) => doctor::run(&args),
         Command::Origin(args) => origin::run(&args),
         Command::Load(command) => load::run(&command),
         Command::Demo(args) => demo::run(&args),

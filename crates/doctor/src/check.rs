@@ -7,6 +7,8 @@ mod memory;
 mod network;
 mod tuples;
 
+pub use tuples::sources_for;
+
 use crate::capacity::Capacity;
 use crate::finding::Found;
 use serde::Serialize;

@@ -25,6 +25,7 @@ pub mod cost;
 mod facts;
 mod finding;
 mod folklore;
+mod impossible;
 mod report;
 mod wanted;
 
@@ -36,5 +37,6 @@ pub use facts::{
 };
 pub use finding::{Change, DROP_IN_FILE, Found, Lasting, Limit, Measure, Remedy, SYSCTL_FILE, Status};
 pub use folklore::{Belief, FOLKLORE};
+pub use impossible::impossible;
 pub use report::{Finding, REPORT_VERSION, Report, examine};
 pub use wanted::{Wanted, WantedEngine, WantedListener, WantedPool, WantedServer};
