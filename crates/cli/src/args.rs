@@ -46,6 +46,14 @@ pub enum Command {
                             fails, 1 something does, 2 wrong usage."
     )]
     Doctor(DoctorArgs),
+    /// What a number of connections takes: sources, ports, descriptors, memory, and how many machines
+    #[command(
+        after_help = "Examples:\n  fourfold plan --max-connections 1M --to 10.0.1.1:9000 --source 10.0.0.10-10.0.0.45\n  fourfold plan \
+                            --max-connections 200k --to 10.0.1.1:9000 --mode http --requests 50k --request-time 20ms --svg plan.svg\n\n\
+                            Clients and servers with loopback addresses are taken to be on this machine too.\n\nExit status: 0 this \
+                            machine can, 1 it cannot, 2 wrong usage."
+    )]
+    Plan(PlanArgs),
     /// Run a backend to try things against: it echoes what it gets, or speaks HTTP
     #[command(
         after_help = "Paths in mode http:\n  /                   --bytes bytes            /echo      the request's body, as it comes\n  \
@@ -217,6 +225,49 @@ pub struct DoctorArgs {
     /// Print beliefs about settings that are not true, and what is
     #[arg(long)]
     pub folklore: bool,
+}
+
+#[derive(Args)]
+pub struct PlanArgs {
+    /// Connections to hold, such as 120_000 or 1M
+    #[arg(long, value_name = "N")]
+    pub max_connections: String,
+    /// Server: ip:port, [v6]:port or host:port; may be repeated
+    #[arg(long, value_name = "ADDR", required = true, num_args = 1..)]
+    pub to: Vec<String>,
+    /// Source addresses towards the servers: ip, ip-ip or prefix/len; may be repeated
+    #[arg(long, value_name = "SET")]
+    pub source: Vec<String>,
+    /// Address that clients connect to; on loopback, clients are on this machine too
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:8080")]
+    pub listen: String,
+    /// What is spoken: tcp or http
+    #[arg(long, value_name = "MODE", default_value = "tcp")]
+    pub mode: String,
+    /// New connections per second
+    #[arg(long, value_name = "R")]
+    pub rate: Option<String>,
+    /// How long a connection lives: the rate follows from it, unless given
+    #[arg(long, value_name = "D")]
+    pub hold: Option<String>,
+    /// Connections that come in one moment
+    #[arg(long, value_name = "N")]
+    pub burst: Option<String>,
+    /// Bytes that every connection has waiting in the kernel, when peers are slow
+    #[arg(long, value_name = "N")]
+    pub queued: Option<String>,
+    /// Requests per second, which share connections to the servers
+    #[arg(long, value_name = "R")]
+    pub requests: Option<String>,
+    /// How long a server takes for a request
+    #[arg(long, value_name = "D", default_value = "50ms", requires = "requests")]
+    pub request_time: String,
+    /// Print the plan as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Draw each limit against connections into this file
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
 }
 
 #[derive(Args)]

@@ -10,6 +10,7 @@ mod load;
 mod logging;
 mod machine;
 mod origin;
+mod plan;
 mod run;
 mod targets;
 
@@ -45,6 +46,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Doctor(args) => doctor::run(&args),
+        Command::Plan(args) => plan::run(&args),
         Command::Origin(args) => origin::run(&args),
         Command::Load(command) => load::run(&command),
         Command::Demo(args) => demo::run(&args),

@@ -26,7 +26,9 @@ mod facts;
 mod finding;
 mod folklore;
 mod impossible;
+mod plan;
 mod report;
+mod svg;
 mod wanted;
 
 pub use capacity::Capacity;
@@ -38,5 +40,7 @@ pub use facts::{
 pub use finding::{Change, DROP_IN_FILE, Found, Lasting, Limit, Measure, Remedy, SYSCTL_FILE, Status};
 pub use folklore::{Belief, FOLKLORE};
 pub use impossible::impossible;
+pub use plan::{Load, Need, PlannedLimit, Traffic, plan};
 pub use report::{Finding, REPORT_VERSION, Report, examine};
+pub use svg::picture;
 pub use wanted::{Wanted, WantedEngine, WantedListener, WantedPool, WantedServer};

@@ -2,7 +2,7 @@
 
 mod fix;
 pub mod gather;
-mod print;
+pub mod print;
 mod undo;
 
 use crate::args::DoctorArgs;

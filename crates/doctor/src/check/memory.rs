@@ -18,8 +18,8 @@ pub fn machine(capacity: &Capacity<'_>) -> Vec<Found> {
         capacity.sockets_here()
     );
     let measured = match facts.pair.get() {
-        Some(_) => "measured here, object by object",
-        None => "an estimate, since it could not be measured",
+        Some(_) => "by the kernel's own sizes here",
+        None => "an estimate, since /proc/slabinfo is not readable",
     };
     let why = format!(
         "{} bytes of kernel memory for both sockets of a connection ({measured}), which is not swapped; {} bytes of Fourfold's own; \

@@ -1,7 +1,7 @@
 //! What belongs to a network namespace, and the way to the first one.
 
 use super::read;
-use crate::errno::{Errno, check};
+use crate::errno::check;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
@@ -53,24 +53,6 @@ fn parent_of(pid: u32) -> Option<u32> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// Takes the calling thread into an empty network namespace whose loopback device is up.
-pub(super) fn leave() -> Result<(), Errno> {
-    // SAFETY: no pointers; it concerns the calling thread.
-    check(unsafe { libc::unshare(libc::CLONE_NEWNET) })?;
-    // SAFETY: no pointers; the descriptor is closed below.
-    let socket = check(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
-    // SAFETY: all zero is a valid request.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
-        *to = *from as libc::c_char;
-    }
-    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
-    // SAFETY: the request outlives the call.
-    let up = check(unsafe { libc::ioctl(socket, libc::SIOCSIFFLAGS, &raw const request) });
-    crate::descriptors::close(socket);
-    up.map(drop)
-}
-
 /// TcpExt counters since the namespace began.
 pub fn counters() -> Result<BTreeMap<String, u64>, String> {
     let text = read("/proc/thread-self/net/netstat")?;
@@ -107,6 +89,8 @@ pub fn neighbours() -> Result<u64, String> {
 pub fn interfaces() -> Result<Vec<(String, u64, bool)>, String> {
     let text = read("/proc/thread-self/net/dev")?;
     let names = text.lines().skip(2).filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned()));
+    let names =
+        names.filter(|name| read(&format!("/sys/class/net/{name}/operstate")).is_ok_and(|is| is != "down"));
     Ok(names.filter_map(|name| queues(&name).map(|(queues, rps)| (name, queues, rps))).collect())
 }
 
@@ -127,7 +111,8 @@ mod tests {
     fn settings_of_the_machine_are_read_from_another_network() {
         let here = super::super::setting("net.ipv4.tcp_mem");
         let elsewhere = std::thread::spawn(|| {
-            super::leave().map_err(|errno| errno.to_string())?;
+            // SAFETY: no pointers; it concerns this thread only.
+            super::check(unsafe { libc::unshare(libc::CLONE_NEWNET) }).map_err(|errno| errno.to_string())?;
             assert!(!super::is_first());
             super::super::setting("net.ipv4.tcp_mem")
         });
