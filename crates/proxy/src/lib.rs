@@ -16,6 +16,7 @@ mod owner;
 mod preface;
 mod rates;
 mod reason;
+pub mod roster;
 mod shard;
 mod shared;
 mod shed;
