@@ -134,6 +134,9 @@ pub struct RunArgs {
     /// How the kernel is spoken to
     #[arg(long, value_name = "ENGINE")]
     pub engine: Option<EngineArg>,
+    /// Where the instance can be asked: unix:PATH, 127.0.0.1:port, or off; overrides the file
+    #[arg(long, value_name = "ADDR")]
+    pub admin: Option<String>,
     #[command(flatten)]
     pub log: LogArgs,
 }

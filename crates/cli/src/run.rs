@@ -45,6 +45,7 @@ fn read_plan(args: &RunArgs) -> anyhow::Result<Option<Plan>> {
             max_connections: args.max_connections.as_deref(),
             shards: args.shards.as_deref(),
             engine: args.engine.map(|engine| engine.as_str()),
+            admin: args.admin.as_deref(),
         }),
     };
     let Checked { mut plan, warnings, .. } = match result {
@@ -55,6 +56,16 @@ fn read_plan(args: &RunArgs) -> anyhow::Result<Option<Plan>> {
         }
     };
     eprint!("{}", warnings.render_human());
+    // Of a file's plan it overrides what is written; of flags it has been judged with the others.
+    if let Some(text) = args.admin.as_deref().filter(|_| args.file.is_some()) {
+        match fourfold_config::parse_admin(text) {
+            Ok(listen) => plan.admin = listen,
+            Err(error) => {
+                eprintln!("--admin {error}");
+                return Ok(None);
+            }
+        }
+    }
     if let Some(format) = args.log.log_format {
         plan.log.format = if format == LogFormatArg::Json { LogFormat::Json } else { LogFormat::Human };
     }
