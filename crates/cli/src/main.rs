@@ -10,6 +10,7 @@ mod logging;
 mod machine;
 mod origin;
 mod run;
+mod show;
 mod targets;
 
 use args::{Cli, Command};
@@ -45,6 +46,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Origin(args) => origin::run(&args),
         Command::Load(command) => load::run(&command),
+        Command::Show(command) => show::run(&command),
         Command::Demo(args) => demo::run(&args),
     }
 }

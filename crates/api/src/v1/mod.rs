@@ -8,11 +8,13 @@
 //! | `/api/v1/tuples` | [`Tuples`], filtered by [`TuplesQuery`] |
 //! | `/api/v1/connections` | [`Connections`], a page chosen by [`ConnectionsQuery`] |
 //! | `/api/v1/limits` | [`Limits`] |
+//! | `/api/v1/counters` | [`Counters`] |
 //! | `/api/v1/events` | [`Events`], from [`EventsQuery`] on |
 //!
 //! Times are milliseconds since 1970, durations milliseconds, rates per second, sizes bytes unless a name says otherwise.
 
 mod connections;
+mod counters;
 mod events;
 mod limits;
 mod listeners;
@@ -20,6 +22,7 @@ mod pools;
 mod tuples;
 
 pub use connections::{Connection, ConnectionState, Connections, ConnectionsQuery};
+pub use counters::{Counter, Counters};
 pub use events::{Event, EventKind, Events, EventsQuery, Severity};
 pub use limits::{Limit, Limits};
 pub use listeners::{Bind, Listener, Listeners, Mode};
@@ -37,6 +40,7 @@ pub const POOLS: &str = "/api/v1/pools";
 pub const TUPLES: &str = "/api/v1/tuples";
 pub const CONNECTIONS: &str = "/api/v1/connections";
 pub const LIMITS: &str = "/api/v1/limits";
+pub const COUNTERS: &str = "/api/v1/counters";
 pub const EVENTS: &str = "/api/v1/events";
 
 /// Who answers.
