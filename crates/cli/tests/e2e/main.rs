@@ -8,6 +8,7 @@ mod common;
 mod bad_input;
 mod bytes;
 mod edge_log;
+mod edge_log_tcp;
 mod edge_proxy_protocol;
 mod edge_rates;
 mod explain;
