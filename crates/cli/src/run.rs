@@ -205,6 +205,8 @@ fn serve(instance: Instance) -> anyhow::Result<()> {
 
 /// How often a draining instance is asked whether it is done.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
+/// And one that serves, whether its shards have failed: an idle instance sleeps.
+const WATCH_POLL: Duration = Duration::from_secs(1);
 
 async fn control(instance: &Instance) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
@@ -216,15 +218,15 @@ async fn control(instance: &Instance) -> anyhow::Result<()> {
     tokio::spawn(foreign::follow(Arc::clone(&instance.shared)));
     tracing::info!("ready");
     let mut draining = false;
-    let mut poll = tokio::time::interval(DRAIN_POLL);
     loop {
+        let poll = if draining { DRAIN_POLL } else { WATCH_POLL };
         tokio::select! {
             _ = terminate.recv() => stop(instance, &mut draining),
             _ = interrupt.recv() => stop(instance, &mut draining),
             _ = report.recv() => print_report(&instance.shared),
             _ = reopen.recv() => instance.reopen_logs(),
             _ = hangup.recv() => tracing::warn!("SIGHUP: reloading is not available in this version"),
-            _ = poll.tick() => {
+            _ = tokio::time::sleep(poll) => {
                 if instance.is_finished() {
                     return Ok(());
                 }

@@ -703,6 +703,14 @@ impl UringNet {
         match completion.outcome() {
             // ENOTCONN: the peer has reset; receiving tells.
             Ok(fd) => drop(shutdown_installed(fd as i32)),
+            // Not all that it was to follow has been sent.
+            Err(Errno::ECANCELED) => {
+                if let Some(state) = live(&mut self.states, sock) {
+                    state.finish = true;
+                    mark_dirty(&mut self.dirty, state, sock);
+                }
+                return self.landed(sock);
+            }
             // No descriptor to spare: the slow way, through a kernel thread.
             Err(_) => return self.ring.shutdown(sock.index, pack(Op::Shutdown, sock)),
         }
@@ -852,7 +860,15 @@ impl UringNet {
         if !state.queue.is_empty() {
             state.sending = true;
             state.in_flight += 1;
-            self.ring.send(sock.index, &self.pool, &state.queue, pack(Op::Send, sock));
+            let data = pack(Op::Send, sock);
+            if !state.finish {
+                return self.ring.send(sock.index, &self.pool, &state.queue, data);
+            }
+            let install = pack(Op::Install, sock);
+            if self.ring.send_last(sock.index, &self.pool, &state.queue, data, install) {
+                state.finish = false;
+                state.in_flight += 1;
+            }
         } else if state.broken.is_none() && std::mem::take(&mut state.finish) {
             state.in_flight += 1;
             self.ring.install(sock.index, pack(Op::Install, sock));
