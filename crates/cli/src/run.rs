@@ -1,7 +1,7 @@
 //! `fourfold run`: configuration and machine into shards, then signals until the end.
 
 use crate::args::{LogFormatArg, LogLevelArg, RunArgs};
-use crate::{check, foreign, logging, machine, targets};
+use crate::{check, doctor, foreign, logging, machine, targets};
 use anyhow::Context;
 use fourfold_base::Millis;
 use fourfold_config::{Checked, EngineChoice, Flags, LogFormat, LogLevel, Plan};
@@ -185,6 +185,12 @@ fn join_shards(shards: Vec<Shard<Proxy, Mail>>) -> anyhow::Result<()> {
 fn serve(instance: Instance) -> anyhow::Result<()> {
     let ShardPlan { connections, reason, .. } = &instance.layout;
     tracing::info!("{reason}; max_connections {connections}");
+    for line in fourfold_doctor::impossible(&instance.shared.plan) {
+        tracing::warn!("{line}");
+    }
+    if let Some(line) = doctor::first_limit(&instance.shared.plan) {
+        tracing::info!("{line}");
+    }
     for (address, space) in instance.shared.spaces() {
         tracing::info!("tuples towards {address}: {}", space.headroom().total);
     }

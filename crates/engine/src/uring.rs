@@ -9,6 +9,7 @@
 use crate::net::{Close, Event, Handler, ListenerId, NO_OWNER, Net, NetStats, Pressure, Refused, Sock};
 use crate::net::{SEND_QUEUE_HIGH, SEND_QUEUE_LOW};
 use fourfold_base::Millis;
+use fourfold_base::tables::ACCEPTS_MAX;
 use fourfold_sys::Errno;
 use fourfold_sys::buffers::{BUFFER_BYTES, Buf, Pool, Queue};
 use fourfold_sys::clock::{monotonic_ms, monotonic_us};
@@ -28,11 +29,6 @@ const PROVIDED_START: usize = 64;
 const PROVIDED_SOCKETS: usize = 64;
 const PROVIDED_FEWEST_MAX: usize = 128;
 const PROVIDED_MOST_MAX: usize = 2048;
-
-/// Accepts in flight for one listener, each with a slot set aside. Eight cost a tenth more CPU per connection, more than sixteen
-/// gain nothing; a multishot accept would be 4 % cheaper, but says nothing of who connects, and takes connections in from the
-/// backlog to lose them when the table is full.
-pub(crate) const ACCEPTS_MAX: u32 = 16;
 
 /// How often, and how long each time, a net that is dropped waits for its listeners to be let go.
 const FAREWELL_TURNS: usize = 100;
