@@ -14,6 +14,7 @@ mod explain;
 mod faults;
 mod health_faults;
 mod health_rules;
+mod hosts;
 mod http_clients;
 mod http_compare;
 mod http_corpus;
