@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod envoy;
 mod test;
 mod tidy;
 mod workspace;
@@ -22,7 +23,7 @@ cargo xtask bench tcp [--rounds N] [--seconds S] [--quick] [--peers A,B,…] [--
 cargo xtask bench http [the same flags] [--clients N]
                                              the same for HTTP and WebSocket; N bounds what idle and reuse scenarios hold
                       scenarios: small 10k new ws latency idle ws-idle reuse
-cargo xtask compare-http                     nginx and HAProxy beside Fourfold over tests/http, written down under docs/design
+cargo xtask compare-http                     nginx, HAProxy and Envoy beside Fourfold over tests/http, written down under docs/design
 cargo xtask bench report                     docs/benchmarks.md from the newest files under benches/results
 ";
 

@@ -12,6 +12,7 @@ pub mod lab;
 pub mod origin;
 pub mod program;
 pub mod strict;
+pub mod tools;
 
 pub use crowd::Crowd;
 pub use hosts::{Host, Network};

@@ -3,7 +3,7 @@
 //! Installing means `apt-get` as root, and cargo-deny into `target/tools`. Debian starts daemons on installation; while
 //! we install, a `policy-rc.d` that refuses is put in place, so that nothing listens that did not listen before.
 
-use crate::workspace;
+use crate::{envoy, workspace};
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -186,7 +186,7 @@ impl Drop for NoDaemons {
     }
 }
 
-/// Python's and Node's, into `target/tools`: they disturb nothing, and a second run finds them there.
+/// Python's, Node's and Envoy, into `target/tools`: they disturb nothing, and a second run finds them there.
 fn libraries(may_install: bool) -> Vec<String> {
     let (python, node) = (workspace::tools_dir().join("python"), workspace::tools_dir().join("node"));
     let (pip, modules) = (python.join("bin/pip"), node.join("node_modules"));
@@ -194,7 +194,7 @@ fn libraries(may_install: bool) -> Vec<String> {
     let node = node.display().to_string();
     let wanted = [
         (
-            "Python libraries",
+            ("Python libraries", "tests with those clients"),
             python_has_all(&pip),
             vec![
                 call("python3", &["-m", "venv", &python]),
@@ -202,22 +202,23 @@ fn libraries(may_install: bool) -> Vec<String> {
             ],
         ),
         (
-            "Node libraries",
+            ("Node libraries", "tests with those clients"),
             modules.join("undici").exists() && modules.join("ws").exists(),
             vec![call(
                 "npm",
                 &[&["install", "--silent", "--no-audit", "--no-fund", "--prefix", &node], NODE].concat(),
             )],
         ),
+        (("Envoy", "the comparison with it"), envoy::find().is_some(), vec![envoy::install(&pip)]),
     ];
-    let absent = |(name, here, calls): (&str, bool, Vec<Vec<String>>)| {
+    let absent = |((name, without), here, calls): ((&str, &str), bool, Vec<Vec<String>>)| {
         let run = |call: &Vec<String>| {
             let words: Vec<&str> = call.iter().map(String::as_str).collect();
             words.split_first().is_some_and(|(program, arguments)| quiet(program, arguments))
         };
         let have = here || (may_install && calls.iter().all(run));
         let how: Vec<String> = calls.iter().map(|call| call.join(" ")).collect();
-        (!have).then(|| format!("{name}: `{}`; skipped without: tests with those clients", how.join(" && ")))
+        (!have).then(|| format!("{name}: `{}`; skipped without: {without}", how.join(" && ")))
     };
     wanted.into_iter().filter_map(absent).collect()
 }

@@ -8,7 +8,7 @@ mod count;
 mod install;
 mod step;
 
-use crate::{tidy, workspace};
+use crate::{envoy, tidy, workspace};
 use anyhow::{Result, bail};
 use cargo_metadata::{DependencyKind, Metadata, TargetKind};
 use std::process::Command;
@@ -130,6 +130,7 @@ fn fuzz(members: &Metadata) -> Result<Outcome> {
 
 /// Writes `docs/design/2026-11-21-http1-differences.md` anew.
 pub fn compare_http() -> Result<()> {
+    envoy::find_or_install()?;
     let test = [
         "test",
         "--release",
