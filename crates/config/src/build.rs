@@ -9,10 +9,10 @@ mod pool;
 
 use std::collections::HashMap;
 
-use crate::form;
-use crate::keys::{Key, access_log, listener, log, proxy_protocol, top};
+use crate::form::{self, parse_admin};
+use crate::keys::{Key, access_log, admin, listener, log, proxy_protocol, top};
 use crate::plan::http::AccessLog;
-use crate::plan::{Listener, Log, LogFormat, LogLevel, Mode, Plan, Pool, ProxyProtocolIn};
+use crate::plan::{AdminListen, Listener, Log, LogFormat, LogLevel, Mode, Plan, Pool, ProxyProtocolIn};
 use crate::section::Part;
 
 pub(crate) use http::{files, route_name, spec_of};
@@ -27,6 +27,7 @@ pub(crate) fn plan(root: &Part) -> Option<Plan> {
         engine: root.choice(&top::ENGINE)?,
         drain_timeout_ms: *root.ms(&top::DRAIN_TIMEOUT)?,
         log: log_of(root.parts(&top::LOG).first())?,
+        admin: admin_of(root.parts(&top::ADMIN).first())?,
         listeners: listeners.collect::<Option<_>>()?,
         pools,
     })
@@ -58,6 +59,13 @@ fn log_of(part: Option<&Part>) -> Option<Log> {
         return Some(Log { level: LogLevel::Info, format: LogFormat::Human });
     };
     Some(Log { level: part.choice(&log::LEVEL)?, format: part.choice(&log::FORMAT)? })
+}
+
+fn admin_of(part: Option<&Part>) -> Option<AdminListen> {
+    match part.and_then(|part| part.text(&admin::LISTEN)) {
+        Some(text) => parse_admin(text).ok(),
+        None => Some(AdminListen::Default),
+    }
 }
 
 fn listener_of(part: &Part, pools: &Names) -> Option<Listener> {

@@ -30,6 +30,7 @@ pub struct Plan {
     /// How long a graceful stop waits for connections to end; 0: not at all.
     pub drain_timeout_ms: u64,
     pub log: Log,
+    pub admin: AdminListen,
     pub listeners: Vec<Listener>,
     pub pools: Vec<Pool>,
 }
@@ -72,6 +73,18 @@ pub enum EngineChoice {
     Auto,
     Uring,
     Epoll,
+}
+
+/// Where the running instance can be asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminListen {
+    /// A socket where such sockets are found, named by the program.
+    Default,
+    Off,
+    /// The socket's path.
+    Unix(String),
+    /// On the loopback.
+    Tcp(SocketAddr),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,6 +14,7 @@ use crate::logs::source;
 use crate::owner::{Tag, owner};
 use crate::preface::Caller;
 use crate::reason::Refusal;
+use crate::roster::{self, Row, State};
 use crate::shared::Shared;
 use crate::shed::{Holder, Whose};
 use crate::stash::Stash;
@@ -616,6 +617,34 @@ impl Tcp {
             let unsent = net.unsent(tunnel.client) + net.unsent(tunnel.server);
             (unsent > 0).then_some(Holder { whose: Whose::Tunnel(key), unsent, kept: 0, head_since: None })
         }));
+    }
+
+    /// Places that [`row`](Self::row) knows.
+    pub fn places(&self) -> u32 {
+        self.tunnels.slots()
+    }
+
+    /// Who is there, for whoever asks.
+    pub fn row<N: Net>(&self, cx: &mut Cx<'_, N>, place: u32) -> Option<Row> {
+        let tunnel = self.tunnels.get(self.tunnels.key_at(place)?)?;
+        let upstream = match &tunnel.upstream {
+            Some(Upstream { path, lease, .. }) => roster::upstream(cx.core, tunnel.pool, *path, lease),
+            None => roster::nowhere(tunnel.pool),
+        };
+        let state = match tunnel.phase {
+            Phase::Waiting => State::Waiting,
+            Phase::Connecting | Phase::Failing => State::Connecting,
+            Phase::Open => State::Open,
+            Phase::Closing => State::Closing,
+        };
+        Some(Row {
+            listener: usize::from(tunnel.listener),
+            state,
+            client: roster::peer(cx, tunnel.client),
+            upstream: Some(upstream),
+            quiet_ms: Some(cx.net.now().saturating_sub(tunnel.active)),
+            requests: None,
+        })
     }
 
     /// Resets a slow one.

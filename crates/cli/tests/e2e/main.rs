@@ -13,6 +13,7 @@ mod edge_proxy_protocol;
 mod edge_rates;
 mod explain;
 mod faults;
+mod faults_at_rate;
 mod health_faults;
 mod health_rules;
 mod http_clients;
