@@ -156,7 +156,8 @@ impl<'a> Capacity<'a> {
     /// Fourfold without a connection.
     #[must_use]
     pub fn process_bytes(&self) -> u64 {
-        cost::PROCESS_BYTES + self.shards().unwrap_or(1) as u64 * cost::SHARD_BYTES
+        let shard = if self.is_uring() { cost::SHARD_BYTES_URING } else { cost::SHARD_BYTES_EPOLL };
+        cost::PROCESS_BYTES + self.shards().unwrap_or(1) as u64 * shard
     }
 
     fn queued_bytes(&self) -> u64 {
