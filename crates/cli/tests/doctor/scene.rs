@@ -420,3 +420,34 @@ pub fn drop_sys_admin(command: &mut Command) {
 pub fn become_nobody(command: &mut Command) {
     command.uid(65_534).gid(65_534);
 }
+
+/// Forgets every flow of this network namespace: the kernel itself does so for those that are over within a minute or so.
+pub fn forget_flows() {
+    #[repr(C)]
+    struct Request {
+        header: libc::nlmsghdr,
+        /// `struct nfgenmsg`, all zero: every family.
+        any: u32,
+    }
+    const NETLINK_NETFILTER: i32 = 12;
+    /// NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE
+    const DELETE: u16 = 1 << 8 | 2;
+    let header = libc::nlmsghdr {
+        nlmsg_len: size_of::<Request>() as u32,
+        nlmsg_type: DELETE,
+        nlmsg_flags: (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16,
+        nlmsg_seq: 1,
+        nlmsg_pid: 0,
+    };
+    let request = Request { header, any: 0 };
+    let mut answer = [0u8; 64];
+    // SAFETY: request and answer outlive the calls, and their lengths are given.
+    unsafe {
+        let fd = libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, NETLINK_NETFILTER);
+        assert!(fd >= 0, "{}", io::Error::last_os_error());
+        assert!(libc::send(fd, (&raw const request).cast(), size_of::<Request>(), 0) > 0);
+        assert!(libc::recv(fd, answer.as_mut_ptr().cast(), answer.len(), 0) >= 20);
+        libc::close(fd);
+    }
+    assert_eq!(answer[16..20], [0; 4], "flows cannot be forgotten: an error of netlink");
+}
