@@ -117,6 +117,8 @@ struct State {
     ended: bool,
     sending: bool,
     finish: bool,
+    /// The peer has reset: nothing more is sent, and what it had said before is read to its end.
+    broken: Option<Errno>,
     full: bool,
     reset: bool,
     dirty: bool,
@@ -150,6 +152,7 @@ impl State {
             ended: false,
             sending: false,
             finish: false,
+            broken: None,
             full: false,
             reset: false,
             dirty: false,
@@ -628,6 +631,10 @@ impl UringNet {
 
     fn on_end<H: Handler<Self>>(&mut self, sock: Sock, handler: &mut H) {
         let Some(state) = live(&mut self.states, sock) else { return };
+        // The send that failed has taken the error: an end is what is left of it.
+        if let Some(errno) = state.broken {
+            return self.fail(sock, errno, handler);
+        }
         (state.ended, state.wanted) = (true, false);
         let owner = state.owner;
         handler.on_event(self, Event::Eof { sock, owner });
@@ -676,7 +683,7 @@ impl UringNet {
         match completion.outcome() {
             Ok(sent) => state.queue.consume(&mut self.pool, sent),
             Err(Errno::EAGAIN | Errno::EINTR) => {}
-            Err(errno) => return self.fail(sock, errno, handler),
+            Err(errno) => return self.fail_send(sock, errno, handler),
         }
         if !state.queue.is_empty() || state.finish {
             mark_dirty(&mut self.dirty, state, sock);
@@ -692,6 +699,14 @@ impl UringNet {
         match completion.outcome() {
             // ENOTCONN: the peer has reset; receiving tells.
             Ok(fd) => drop(shutdown_installed(fd as i32)),
+            // Not all that it was to follow has been sent.
+            Err(Errno::ECANCELED) => {
+                if let Some(state) = live(&mut self.states, sock) {
+                    state.finish = true;
+                    mark_dirty(&mut self.dirty, state, sock);
+                }
+                return self.landed(sock);
+            }
             // No descriptor to spare: the slow way, through a kernel thread.
             Err(_) => return self.ring.shutdown(sock.index, pack(Op::Shutdown, sock)),
         }
@@ -751,6 +766,17 @@ impl UringNet {
             state.phase = Phase::Closed;
             self.ring.close(sock.index, state.reset, pack(Op::Close, sock));
         }
+    }
+
+    /// A server may answer, and reset, before it has read the whole of a request (RFC 9112 9.3): the answer lies ready to be
+    /// read.
+    fn fail_send<H: Handler<Self>>(&mut self, sock: Sock, errno: Errno, handler: &mut H) {
+        let Some(state) = live(&mut self.states, sock) else { return };
+        if !state.wanted || !errno.is_reset() {
+            return self.fail(sock, errno, handler);
+        }
+        state.queue.clear(&mut self.pool);
+        state.broken = Some(errno);
     }
 
     fn fail<H: Handler<Self>>(&mut self, sock: Sock, errno: Errno, handler: &mut H) {
@@ -830,8 +856,16 @@ impl UringNet {
         if !state.queue.is_empty() {
             state.sending = true;
             state.in_flight += 1;
-            self.ring.send(sock.index, &self.pool, &state.queue, pack(Op::Send, sock));
-        } else if std::mem::take(&mut state.finish) {
+            let data = pack(Op::Send, sock);
+            if !state.finish {
+                return self.ring.send(sock.index, &self.pool, &state.queue, data);
+            }
+            let install = pack(Op::Install, sock);
+            if self.ring.send_last(sock.index, &self.pool, &state.queue, data, install) {
+                state.finish = false;
+                state.in_flight += 1;
+            }
+        } else if state.broken.is_none() && std::mem::take(&mut state.finish) {
             state.in_flight += 1;
             self.ring.install(sock.index, pack(Op::Install, sock));
         }

@@ -8,6 +8,7 @@ use crate::http::Http;
 use crate::owner::{self, Tag};
 use crate::preface::{Caller, Prefaces, Ready};
 use crate::reason::Refusal;
+use crate::roster::{self, Inquiry};
 use crate::shared::{Mail, Shared};
 use crate::shed::{Shedder, Whose};
 use crate::tcp::Tcp;
@@ -333,6 +334,10 @@ impl<N: Net> App<N> for Proxy {
             Mail::Look => {}
             Mail::Drain { deadline } => self.drain(net, deadline),
             Mail::Trim => net.trim(),
+            Mail::Roster(Inquiry { place, rows_max, reply }) => {
+                let cx = &mut Cx { net: &mut *net, core: &mut self.core };
+                reply(roster::page(cx, &self.tcp, &self.http, place, rows_max));
+            }
         }
         self.relieve_all(net);
     }

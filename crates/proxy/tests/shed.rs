@@ -26,6 +26,7 @@ fn plan(listener: Listener) -> Plan {
         engine: fourfold_config::EngineChoice::Auto,
         drain_timeout_ms: 0,
         log: fourfold_config::Log { level: LogLevel::Error, format: LogFormat::Human },
+        admin: fourfold_config::AdminListen::Off,
         listeners: vec![listener],
         pools: vec![Pool::new("chat", vec![server])],
     }

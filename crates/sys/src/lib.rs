@@ -8,6 +8,7 @@ pub mod diag;
 pub mod epoll;
 mod errno;
 pub mod facts;
+pub mod events;
 pub mod machine;
 pub mod signals;
 pub mod socket;

@@ -221,6 +221,7 @@ pub fn plan(http: Http, mode: Mode, pools: Vec<Pool>) -> Plan {
         engine: EngineChoice::Auto,
         drain_timeout_ms: 1000,
         log: Log { level: LogLevel::Info, format: LogFormat::Human },
+        admin: fourfold_config::AdminListen::Off,
         listeners: vec![listener],
         pools,
     }
