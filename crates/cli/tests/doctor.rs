@@ -232,3 +232,79 @@ fn settings_that_may_not_be_written_are_named_with_who_can() {
     assert!(said.stdout.contains("not changed: ") || said.stderr.contains("undo file"), "{said:?}");
     assert_eq!(numbers(PORT_RANGE), [40_000, 40_999]);
 }
+
+/// A file that promises more than its own sources and ports can hold.
+#[test]
+fn check_refuses_numbers_that_no_machine_can_make_true() {
+    let text = |max: u64, sources: &str, ports: &str| {
+        format!(
+            "[[listener]]\nname = \"edge\"\nbind = \"127.0.0.1:8080\"\npool = \"chat\"\nmax_connections = {max}\n[[pool]]\nname = \
+             \"chat\"\nsources = [\"{sources}\"]\n{ports}\n[[pool.server]]\naddress = \"10.0.1.1:9000\"\n"
+        )
+    };
+    let check = |text: String| {
+        let file = common::program::Scratch::new("check.toml", text.as_bytes());
+        common::program::fourfold(&["check", file.0.to_str().unwrap()])
+    };
+    for (max, sources, ports, remedy) in [
+        (64_513, "10.0.0.10", "", "give it 2 `sources`"),
+        (101, "10.0.0.10", "ports = \"40000-40099\"", "widen `ports`"),
+        (1_000_000, "10.0.0.10-10.0.0.24", "", "give it 16 `sources`"),
+    ] {
+        let said = check(text(max, sources, ports));
+        assert_eq!(said.code(), Some(1), "{said:?}");
+        assert!(said.stderr.contains("holds at most") && said.stderr.contains(remedy), "{said:?}");
+    }
+    for (max, sources, ports) in [
+        (64_512, "10.0.0.10", ""),
+        (100, "10.0.0.10", "ports = \"40000-40099\""),
+        (1_000_000, "10.0.0.10-10.0.0.25", ""),
+    ] {
+        let said = check(text(max, sources, ports));
+        assert_eq!(said.code(), Some(0), "{said:?}");
+    }
+}
+
+#[test]
+fn plan_says_what_a_load_takes_and_draws_it() {
+    let Some(_lab) = Lab::private() else { return };
+    set(PORT_RANGE, "32768 60999");
+    let picture = common::program::Scratch::new("plan.svg", b"");
+    let base = ["plan", "--max-connections", "100k", "--to", "10.0.1.1:9000", "--source"];
+    let with = |more: &[&str]| common::program::fourfold(&[&base, more].concat());
+    let said = with(&["10.0.0.10", "--json", "--svg", picture.0.to_str().unwrap()]);
+    assert_eq!(said.code(), Some(1), "one source is not enough: {said:?}");
+    let load: Value = serde_json::from_str(&said.stdout).unwrap();
+    assert_eq!(load["limits"][0]["check"], "tuples");
+    assert_eq!(load["limits"][0]["connections"], 28_232);
+    let need = |what: &str| {
+        let all = load["needs"].as_array().unwrap();
+        all.iter().find(|need| need["what"] == what).unwrap_or_else(|| panic!("{what}: {load:#}")).clone()
+    };
+    assert_eq!(
+        (need("source addresses")["needed"].as_u64(), need("four-tuples")["here"].as_u64()),
+        (Some(4), Some(28_232))
+    );
+    assert_eq!(need("descriptors")["needed"], 200_000);
+    let svg = std::fs::read_to_string(&picture.0).unwrap();
+    assert!(svg.starts_with("<svg ") && svg.contains("100k wanted"), "{svg}");
+    let said = with(&["10.0.0.10-10.0.0.13", "--hold", "60s"]);
+    assert!(said.stdout.contains("1 667/s"), "100000 for a minute each: {said:?}");
+    let said = with(&["10.0.0.10", "--mode", "http", "--requests", "50k", "--request-time", "20ms"]);
+    assert!(said.stdout.contains("connections to servers                1 000"), "1000 in flight: {said:?}");
+}
+
+#[test]
+fn run_says_at_the_start_what_binds_first() {
+    let Some(_lab) = Lab::private() else { return };
+    set(PORT_RANGE, "40000 40999");
+    let origin = Origin::echo();
+    let config = proxy(Engine::Epoll, &origin, 3_000);
+    let program = Scene::new(&config).start();
+    let said = program.messages();
+    assert!(
+        said.iter().any(|line| line.starts_with("first limit: tuples to the servers at 1000 connections")),
+        "{said:?}"
+    );
+    program.stop();
+}

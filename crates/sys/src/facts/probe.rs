@@ -98,7 +98,11 @@ mod tests {
         let memory = of_slabs(&slabs(SLABINFO)).unwrap();
         assert_eq!(
             memory,
-            PairMemory { bytes: 2 * (2520 + 862 + 195 + 195) + 256, charged_bytes: 7168 + 64 + 256 + 16 }
+            PairMemory {
+                bytes: 2 * (2520 + 862 + 195 + 195) + 256,
+                charged_bytes: 7168 + 64 + 256 + 16,
+                accepted_bytes: 2376
+            }
         );
         let without = SLABINFO.replace("filp ", "flip ");
         assert!(of_slabs(&slabs(&without)).unwrap_err().contains("no filp"));
