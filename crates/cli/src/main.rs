@@ -4,11 +4,13 @@
 mod args;
 mod check;
 mod demo;
+mod doctor;
 mod foreign;
 mod load;
 mod logging;
 mod machine;
 mod origin;
+mod plan;
 mod run;
 mod show;
 mod targets;
@@ -44,6 +46,8 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             clap_complete::generate(shell, &mut Cli::command(), "fourfold", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
         }
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Plan(args) => plan::run(&args),
         Command::Origin(args) => origin::run(&args),
         Command::Load(command) => load::run(&command),
         Command::Show(command) => show::run(&command),

@@ -1,7 +1,7 @@
 //! `fourfold run`: configuration and machine into shards, then signals until the end.
 
 use crate::args::{LogFormatArg, LogLevelArg, RunArgs};
-use crate::{check, foreign, logging, machine, targets};
+use crate::{check, doctor, foreign, logging, machine, targets};
 use anyhow::Context;
 use fourfold_base::Millis;
 use fourfold_config::{Checked, EngineChoice, Flags, LogFormat, LogLevel, Plan};
@@ -200,6 +200,12 @@ fn join_shards(shards: Vec<Shard<Proxy, Mail>>) -> anyhow::Result<()> {
 fn serve(instance: Instance, file: Option<&Path>) -> anyhow::Result<()> {
     let ShardPlan { connections, reason, .. } = &instance.layout;
     tracing::info!("{reason}; max_connections {connections}");
+    for line in fourfold_doctor::impossible(&instance.shared.plan) {
+        tracing::warn!("{line}");
+    }
+    if let Some(line) = doctor::first_limit(&instance.shared.plan) {
+        tracing::info!("{line}");
+    }
     for (address, space) in instance.shared.spaces() {
         tracing::info!("tuples towards {address}: {}", space.headroom().total);
     }
@@ -248,6 +254,8 @@ fn bind_admin(known: &fourfold_control::Instance) -> Option<Bound> {
 
 /// How often a draining instance is asked whether it is done.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
+/// And one that serves, whether its shards have failed: an idle instance sleeps.
+const WATCH_POLL: Duration = Duration::from_secs(1);
 
 async fn control(
     instance: &Instance,
@@ -267,15 +275,15 @@ async fn control(
     }
     tracing::info!("ready");
     let mut draining = false;
-    let mut poll = tokio::time::interval(DRAIN_POLL);
     loop {
+        let poll = if draining { DRAIN_POLL } else { WATCH_POLL };
         tokio::select! {
             _ = terminate.recv() => stop(instance, &known, &mut draining),
             _ = interrupt.recv() => stop(instance, &known, &mut draining),
             _ = report.recv() => print_report(&instance.shared),
             _ = reopen.recv() => instance.reopen_logs(),
             _ = hangup.recv() => tracing::warn!("SIGHUP: reloading is not available in this version"),
-            _ = poll.tick() => {
+            _ = tokio::time::sleep(poll) => {
                 if instance.is_finished() {
                     return Ok(());
                 }

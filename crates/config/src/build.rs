@@ -9,8 +9,9 @@ mod pool;
 
 use std::collections::HashMap;
 
-use crate::form::parse_admin;
-use crate::keys::{Key, admin, listener, log, proxy_protocol, top};
+use crate::form::{self, parse_admin};
+use crate::keys::{Key, access_log, admin, listener, log, proxy_protocol, top};
+use crate::plan::http::AccessLog;
 use crate::plan::{AdminListen, Listener, Log, LogFormat, LogLevel, Mode, Plan, Pool, ProxyProtocolIn};
 use crate::section::Part;
 
@@ -84,6 +85,7 @@ fn listener_of(part: &Part, pools: &Names) -> Option<Listener> {
         backlog: small(part, &listener::BACKLOG)?,
         connection_rates: rates.map(http::connection_rate).collect::<Option<_>>()?,
         proxy_protocol: optional(part, &listener::PROXY_PROTOCOL, proxy_protocol_of)?,
+        access_log: optional(part, &listener::ACCESS_LOG, access_log_of)?,
         http: match mode {
             Mode::Tcp => None,
             Mode::Http => Some(Box::new(http::http_of(part, pool, pools)?)),
@@ -95,5 +97,12 @@ fn proxy_protocol_of(part: &Part) -> Option<ProxyProtocolIn> {
     Some(ProxyProtocolIn {
         trust: part.cidrs(&proxy_protocol::TRUST)?.clone(),
         required: *part.bool(&proxy_protocol::REQUIRED)?,
+    })
+}
+
+fn access_log_of(part: &Part) -> Option<AccessLog> {
+    Some(AccessLog {
+        format: part.choice(&access_log::FORMAT)?,
+        to: form::access_target(part.text(&access_log::TO)?),
     })
 }

@@ -251,8 +251,11 @@ impl Choices for ErrorFormat {
 }
 
 impl Choices for AccessFormat {
-    const ALL: &'static [(&'static str, Self)] =
-        &[("json", AccessFormat::Json), ("combined", AccessFormat::Combined)];
+    const ALL: &'static [(&'static str, Self)] = &[
+        ("json", AccessFormat::Json),
+        ("combined", AccessFormat::Combined),
+        ("tcplog", AccessFormat::Tcplog),
+    ];
 }
 
 impl Choices for SameSite {

@@ -16,7 +16,7 @@ use fourfold_balance::Algorithm;
 use fourfold_l4::Cidrs;
 use fourfold_ports::{PortSpan, SourceSet};
 
-use http::{Action, Content, Http, RateLimit};
+use http::{AccessLog, Action, Content, Http, RateLimit};
 use pool::{Aperture, HashKey, Health, PoolHttp, ProxyProtocol, StickyCookie};
 
 /// A whole configuration, validated.
@@ -139,6 +139,7 @@ pub struct Listener {
     /// New connections; every one of them must have room. Keys are never fields.
     pub connection_rates: Vec<RateLimit>,
     pub proxy_protocol: Option<ProxyProtocolIn>,
+    pub access_log: Option<AccessLog>,
     /// There in http mode, and only there.
     pub http: Option<Box<Http>>,
 }
@@ -157,6 +158,7 @@ impl Listener {
             backlog: None,
             connection_rates: Vec::new(),
             proxy_protocol: None,
+            access_log: None,
             http: None,
         }
     }

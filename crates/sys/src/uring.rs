@@ -189,11 +189,33 @@ impl Ring {
         self.push(entry.user_data(data));
     }
 
-    /// Sends the head of `queue`, which keeps its bytes until the completion. Completes short only on an error.
+    /// Sends the head of `queue`, at most [`PIECES_MAX`] pieces, which keeps its bytes until the completion. Completes short only
+    /// on an error.
     pub fn send(&mut self, slot: u32, pool: &Pool, queue: &Queue, data: u64) {
+        let (entry, _) = self.send_entry(slot, pool, queue, false);
+        self.push(entry.user_data(data));
+    }
+
+    /// [`Ring::send`], and [`Ring::install`] once all of the queue is sent, for the FIN that then follows at once. `false`: the
+    /// queue has more pieces, nothing is installed. After a short send the installation completes with ECANCELED.
+    pub fn send_last(&mut self, slot: u32, pool: &Pool, queue: &Queue, data: u64, install: u64) -> bool {
+        self.reserve(2);
+        let (entry, all) = self.send_entry(slot, pool, queue, true);
+        if !all {
+            self.push(entry.user_data(data));
+            return false;
+        }
+        self.push(entry.flags(Flags::IO_LINK).user_data(data));
+        self.install(slot, install);
+        true
+    }
+
+    fn send_entry(&mut self, slot: u32, pool: &Pool, queue: &Queue, fin_follows: bool) -> (Entry, bool) {
         let mut pieces = [EMPTY_PIECE; PIECES_MAX];
-        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
-        let entry = match queue.pieces(pool, &mut pieces) {
+        let count = queue.pieces(pool, &mut pieces);
+        let all = pieces.iter().take(count).map(|piece| piece.iov_len).sum::<usize>() == queue.bytes();
+        let flags = socket::send_flags(fin_follows && all) | libc::MSG_WAITALL;
+        let entry = match count {
             1 => {
                 let [piece, ..] = pieces;
                 let len = piece.iov_len as u32;
@@ -204,7 +226,7 @@ impl Ring {
                 opcode::SendMsg::new(Fixed(slot), message).flags(flags as u32).build()
             }
         };
-        self.push(entry.user_data(data));
+        (entry, all)
     }
 
     /// Opens `slot` and connects it. One completion per [`Step`] that fails, tagged by `data(step)`, and always one for

@@ -11,6 +11,7 @@ pub mod lab;
 pub mod origin;
 pub mod program;
 pub mod strict;
+pub mod tools;
 
 pub use crowd::Crowd;
 pub use lab::{Lab, eventually};

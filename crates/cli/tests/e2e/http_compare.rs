@@ -1,17 +1,20 @@
-//! The corpora through Fourfold, nginx and HAProxy alike. Ignored: `cargo xtask compare-http` runs it to write
+//! The corpora through Fourfold, nginx, HAProxy and Envoy alike. Ignored: `cargo xtask compare-http` runs it to write
 //! `docs/design/2026-11-21-http1-differences.md` anew, when the corpora or the rules have changed.
 
 use super::http_corpus::ask_for;
 use super::peers::{Folder, Peer, installed, loopback};
 use crate::common::http::{Line, Scripted, plain};
+use crate::common::program::Scratch;
 use crate::common::strict::{Message, Read as Parsed, read_any_request, read_any_response};
 use crate::common::{Engine, Lab, Program};
 use fourfold_http::h1::Reject;
 use fourfold_testkit::corpus::{self, Case, Want};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -24,6 +27,7 @@ const SILENCE: Duration = Duration::from_millis(700);
 #[ignore = "writes a document; run by cargo xtask compare-http"]
 fn differences_are_written_down() {
     assert!(installed("nginx") && installed("haproxy"), "apt-get install nginx haproxy");
+    assert!(envoy().is_file(), "cargo xtask test installs Envoy: {}", envoy().display());
     let _lab = Lab::new();
     let folder = Folder::new("compare");
     let requests =
@@ -49,6 +53,8 @@ fn differences_are_written_down() {
     println!("{REPORT}");
 }
 
+const PEERS: [&str; 3] = ["nginx", "HAProxy", "Envoy"];
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Outcome {
     Passed,
@@ -59,29 +65,32 @@ struct Row {
     name: String,
     /// Fourfold's reason, or `passed`.
     class: String,
-    /// Fourfold, nginx, HAProxy.
-    outcomes: [Outcome; 3],
+    /// Fourfold's, and those of [`PEERS`].
+    outcomes: [Outcome; 1 + PEERS.len()],
 }
 
 type Judge<'a> = dyn Fn(SocketAddr, &Case) -> Outcome + 'a;
 
 fn compare(folder: &Folder, cases: &[Case], origin: &dyn Fn() -> Scripted, judge: &Judge) -> Vec<Row> {
-    let (for_fourfold, for_nginx, for_haproxy) = (origin(), origin(), origin());
+    let (for_fourfold, for_nginx, for_haproxy, for_envoy) = (origin(), origin(), origin(), origin());
     let fourfold = Program::run(&plain(Engine::Epoll, &[for_fourfold.address]).listener(
         "slashes = \"keep\"\nheader_timeout = \"300ms\"\nbody_timeout = \"300ms\"\nfirst_byte_timeout = \"300ms\"",
     ));
-    let (nginx, haproxy) = (loopback(), loopback());
+    let (nginx, haproxy, envoys) = (loopback(), loopback(), loopback());
     let _nginx =
         Peer::start("nginx", nginx, &["-e", "stderr", "-c"], &nginx_config(folder, nginx, for_nginx.address));
     let _haproxy =
         Peer::start("haproxy", haproxy, &["-db", "-f"], &haproxy_config(haproxy, for_haproxy.address));
+    let config = Scratch::new("envoy.json", envoy_config(envoys, for_envoy.address).as_bytes());
+    let quiet = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "off", "-c"];
+    let _envoy = Peer::start_at(&envoy(), envoys, &quiet, config);
     let row = |case: &Case| Row {
         name: case.name.clone(),
         class: match &case.want {
             Want::Accept(_) => "passed".into(),
             Want::Reject(reason) => reason.clone(),
         },
-        outcomes: [fourfold.address, nginx, haproxy].map(|address| judge(address, case)),
+        outcomes: [fourfold.address, nginx, haproxy, envoys].map(|address| judge(address, case)),
     };
     cases.iter().map(row).collect()
 }
@@ -124,8 +133,8 @@ fn judge_response(address: SocketAddr, case: &Case) -> Outcome {
     stream.write_all(request.as_bytes()).unwrap();
     let (heard, ended) = hear(&mut stream, |heard| last_response(heard, &method, false).is_some());
     let Some(seen) = last_response(&heard, &method, ended) else { return Outcome::Refused };
-    // Both of them, and Fourfold, answer with 502 for a server that talks nonsense.
-    if seen.status() == 502 { Outcome::Refused } else { Outcome::Passed }
+    // What all of them say of a server that talks nonsense, or (Envoy) hangs up; no case is such an answer itself.
+    if matches!(seen.status(), 502..=504) { Outcome::Refused } else { Outcome::Passed }
 }
 
 fn last_response(mut bytes: &[u8], method: &str, ended: bool) -> Option<Message> {
@@ -175,25 +184,64 @@ listen all
     )
 }
 
+/// `cargo xtask test` puts it there.
+fn envoy() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("tools").join("envoy/envoy/_bin/envoy")
+}
+
+fn envoy_config(listen: SocketAddr, to: SocketAddr) -> String {
+    let socket = |address: SocketAddr| json!({ "socket_address": { "address": address.ip().to_string(), "port_value": address.port() } });
+    let typed = |name: &str| json!(format!("type.googleapis.com/envoy.extensions.filters.{name}"));
+    let front = json!({
+        "@type": typed("network.http_connection_manager.v3.HttpConnectionManager"),
+        "stat_prefix": "front",
+        "request_headers_timeout": "0.3s",
+        "stream_idle_timeout": "0.3s",
+        "upgrade_configs": [{ "upgrade_type": "websocket" }],
+        "route_config": { "virtual_hosts": [{
+            "name": "all",
+            "domains": ["*"],
+            "routes": [{ "match": { "prefix": "/" }, "route": { "cluster": "back", "timeout": "0.5s" } }]
+        }] },
+        "http_filters": [{
+            "name": "envoy.filters.http.router",
+            "typed_config": { "@type": typed("http.router.v3.Router") }
+        }]
+    });
+    let endpoint = json!({ "endpoint": { "address": socket(to) } });
+    json!({ "static_resources": {
+        "listeners": [{ "address": socket(listen), "filter_chains": [{ "filters": [{
+            "name": "envoy.filters.network.http_connection_manager", "typed_config": front
+        }] }] }],
+        "clusters": [{
+            "name": "back",
+            "load_assignment": { "cluster_name": "back", "endpoints": [{ "lb_endpoints": [endpoint] }] }
+        }]
+    } })
+    .to_string()
+}
+
 #[derive(Default)]
 struct Class<'a> {
     cases: usize,
-    /// That nginx, that HAProxy treats otherwise.
-    other: [Vec<&'a str>; 2],
+    /// That each of [`PEERS`] treats otherwise.
+    other: [Vec<&'a str>; PEERS.len()],
 }
 
 fn report(requests: &[Row], responses: &[Row]) -> String {
     let mut text = String::from(HEAD);
     for (title, rows) in [("Requests", requests), ("Responses", responses)] {
         let differs = |row: &&Row| row.outcomes[1..].iter().any(|outcome| *outcome != row.outcomes[0]);
-        let peers = [1, 2].map(|at| rows.iter().filter(|row| row.outcomes[at] != row.outcomes[0]).count());
+        let in_all = |peer: usize| {
+            let differs = rows.iter().filter(|row| row.outcomes[peer + 1] != row.outcomes[0]).count();
+            format!("{} differs in {differs}", PEERS[peer])
+        };
         let _ = writeln!(
             text,
-            "\n## {title}\n\n{} cases; {} are treated alike by all three, nginx differs in {}, HAProxy in {}.\n",
+            "\n## {title}\n\n{} cases; {} are treated alike by all four, {}.\n",
             rows.len(),
             rows.len() - rows.iter().filter(differs).count(),
-            peers[0],
-            peers[1]
+            [0, 1, 2].map(in_all).join(", "),
         );
         table(&mut text, "Refused by Fourfold", "lets through", rows, Outcome::Refused);
         table(&mut text, "Passed on by Fourfold", "refuses", rows, Outcome::Passed);
@@ -207,9 +255,9 @@ fn table(text: &mut String, title: &str, does: &str, rows: &[Row], ours: Outcome
         let key = if row.class == "passed" { row.name.as_str() } else { row.class.as_str() };
         let class = classes.entry(key).or_default();
         class.cases += 1;
-        for at in [0, 1] {
-            if row.outcomes[at + 1] != ours {
-                class.other[at].push(&row.name);
+        for (other, outcome) in class.other.iter_mut().zip(&row.outcomes[1..]) {
+            if *outcome != ours {
+                other.push(&row.name);
             }
         }
     }
@@ -217,18 +265,16 @@ fn table(text: &mut String, title: &str, does: &str, rows: &[Row], ours: Outcome
     if classes.is_empty() {
         return;
     }
-    let _ = writeln!(
-        text,
-        "\n### {title}\n\n| class | cases | nginx {does} | HAProxy {does} | why |\n|---|---|---|---|---|"
-    );
+    let heads = PEERS.map(|peer| format!("{peer} {does}")).join(" | ");
+    let _ = writeln!(text, "\n### {title}\n\n| class | cases | {heads} | why |\n|---|---|---|---|---|---|");
     for (name, class) in &classes {
-        let [nginx, haproxy] = class.other.each_ref().map(|names| names.len());
+        let counts = class.other.each_ref().map(|names| names.len().to_string()).join(" | ");
         let why = argument(name).unwrap_or_else(|| panic!("{name}: no argument is written down"));
-        let _ = writeln!(text, "| {name} | {} | {nginx} | {haproxy} | {why} |", class.cases);
+        let _ = writeln!(text, "| {name} | {} | {counts} | {why} |", class.cases);
     }
     text.push('\n');
     for (name, class) in &classes {
-        let all: Vec<String> = ["nginx", "HAProxy"]
+        let all: Vec<String> = PEERS
             .iter()
             .zip(&class.other)
             .filter(|(_, names)| !names.is_empty())
@@ -248,16 +294,21 @@ fn argument(class: &str) -> Option<String> {
 }
 
 const HEAD: &str = "\
-# Where Fourfold, nginx and HAProxy judge HTTP/1.1 differently
+# Where Fourfold, nginx, HAProxy and Envoy judge HTTP/1.1 differently
 
 Written by `cargo xtask compare-http`: every message of `tests/http/requests.txt` and `tests/http/responses.txt`, sent over real
-sockets through each of the three, with an origin behind. A request is *let through* when the origin saw a whole request, a
-response when the client saw a whole one. Defaults everywhere, but for short time-outs; `slashes = \"keep\"` for Fourfold.
+sockets through each of the four, with an origin behind. A request is *let through* when the origin saw a whole request, a
+response when the client saw a whole one. Defaults everywhere, but for short time-outs; `slashes = \"keep\"` for Fourfold, and
+Envoy passes WebSocket upgrades on, which it does not by itself.
 
 Strictness here is not for its own sake: a message that two programs in a row read differently is how requests are smuggled. So
 Fourfold refuses what has two readings, even where either would be harmless in front of one particular server, and passes
 on what has one.
 ";
+
+const HTTP_1_0: &str =
+    "HTTP/1.0 is what old clients and health checks speak; Envoy speaks it only when told to: 426";
+const OWN_METHODS: &str = "methods are case-sensitive tokens, and unknown ones are for the server (RFC 9110 9.1); Envoy has a list of those that it passes on";
 
 /// Beyond what the rule itself says.
 const ARGUMENTS: &[(&str, &str)] = &[
@@ -266,10 +317,33 @@ const ARGUMENTS: &[(&str, &str)] = &[
         "a bad percent is for the path rules",
         "a server behind decodes `%zz` in one way or another, and routes would not know which (RFC 3986 2.1)",
     ),
-    ("HTTP/1.0 without Host", "only HTTP/1.1 demands Host (RFC 9112 3.2); the server is given one"),
+    ("HTTP/1.0 keep-alive", HTTP_1_0),
+    ("absolute without Host in HTTP/1.0", HTTP_1_0),
+    (
+        "expectation in HTTP/1.0",
+        "Expect is ignored in HTTP/1.0 (RFC 9110 10.1.1), not an error; Envoy speaks no HTTP/1.0 unless told to: 426",
+    ),
+    (
+        "HTTP/1.0 without Host",
+        "only HTTP/1.1 demands Host (RFC 9112 3.2); the server is given one; Envoy speaks no HTTP/1.0 unless told to: 426",
+    ),
+    (
+        "16 nominations",
+        "options of Connection that nobody knows are removed, as RFC 9110 7.6.1 says; Envoy takes ten, Fourfold sixteen",
+    ),
+    (
+        "nominating protected fields is without effect",
+        "Connection cannot take away what the proxy itself goes by: Envoy refuses the attempt, Fourfold ignores it, and the server sees the fields either way",
+    ),
+    ("method of 32 bytes", OWN_METHODS),
+    ("method with a mark", OWN_METHODS),
+    (
+        "upgrade with content",
+        "content of a request that asks for an upgrade is content like any other (RFC 9110 7.8); Envoy holds it back until a 101 and leaves the server waiting for it",
+    ),
     (
         "Upgrade twice is none",
-        "it is served as if it had not asked to change protocols, which a server may always do (RFC 9110 7.8); HAProxy wants a Sec-WebSocket-Key",
+        "it is served as if it had not asked to change protocols, which a server may always do (RFC 9110 7.8); HAProxy wants a Sec-WebSocket-Key, Envoy refuses what it is not configured for: 403",
     ),
     (
         "WebSocket",
@@ -277,28 +351,31 @@ const ARGUMENTS: &[(&str, &str)] = &[
     ),
     (
         "a choice of protocols is none",
-        "it is served as if it had not asked, since the choice could not be checked; HAProxy wants a Sec-WebSocket-Key",
+        "it is served as if it had not asked, since the choice could not be checked; HAProxy wants a Sec-WebSocket-Key, Envoy refuses what it is not configured for: 403",
     ),
     ("upgrade in a list", "as WebSocket above"),
     (
         "upgrade in HTTP/1.0",
-        "Upgrade is ignored in HTTP/1.0 (RFC 9110 7.8), not an error; HAProxy wants a Sec-WebSocket-Key",
+        "Upgrade is ignored in HTTP/1.0 (RFC 9110 7.8), not an error; HAProxy wants a Sec-WebSocket-Key, Envoy speaks no HTTP/1.0 unless told to: 426",
     ),
     ("a head of exactly 16 KB", "the limit is 16 KB; HAProxy keeps part of its buffer for what it adds"),
-    ("absolute: only a query", "RFC 9110 4.2.1 allows an empty path: it is `/`"),
-    ("asterisk form", "`OPTIONS *` is one of the four forms (RFC 9112 3.2.4)"),
+    (
+        "absolute: only a query",
+        "RFC 9110 4.2.1 allows an empty path: it is `/`; to Envoy it is none that its route for `/` would match: 404",
+    ),
+    (
+        "asterisk form",
+        "`OPTIONS *` is one of the four forms (RFC 9112 3.2.4); Envoy needs a route of its own for it",
+    ),
     (
         "blanks around",
         "RFC 9112 5: blanks around a value are not part of it, tabs included; there is no second reading",
     ),
-    (
-        "method in lower case is another method",
-        "methods are case-sensitive tokens, and unknown ones are for the server (RFC 9110 9.1)",
-    ),
+    ("method in lower case is another method", OWN_METHODS),
     ("name of 256 bytes", "the limit is 256; HAProxy's is 255"),
     (
         "bare_cr",
-        "some take a CR for a line end, some for a blank, some for a byte like any other: the classic splitter (RFC 9112 2.2)",
+        "some take a CR for a line end, some for a blank, some for a byte like any other: the classic splitter (RFC 9112 2.2); Envoy takes it out, and the server sees a value that nobody sent",
     ),
     (
         "bare_lf",

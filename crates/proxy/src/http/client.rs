@@ -62,6 +62,7 @@ impl Http {
             full: false,
             ended: false,
             finished: false,
+            last: false,
             proceeding: false,
         };
         let deadline = client.deadline;
@@ -285,7 +286,7 @@ impl Http {
         head: &[u8],
         now_us: u64,
     ) -> Result<Verdict, (Reason, To)> {
-        let Some(client) = self.clients.get(key) else { return Err((Reason::Local, To::STRANGER)) };
+        let Some(client) = self.clients.get_mut(key) else { return Err((Reason::Local, To::STRANGER)) };
         let request = &mut self.request;
         let parsed = request.parse(head, &settings.limits);
         self.heard = self.heard.take().map(|facts| match parsed {
@@ -296,6 +297,7 @@ impl Http {
         let last = settings.requests_max > 0 && u64::from(client.requests) >= settings.requests_max;
         let keep_alive = request.keep_alive && !last && !core.draining;
         let has_content = !matches!(request.body, Body::None | Body::Length(0));
+        client.last = !request.keep_alive && !has_content;
         let mut to = To::of(request, head, !keep_alive || has_content);
         if matches!(request.method, Method::Connect | Method::Trace) {
             // What follows a CONNECT may be meant for the tunnel that there will not be.
@@ -458,6 +460,7 @@ impl Http {
         if matches!(client.stage, Stage::Linger | Stage::Closing) {
             return;
         }
+        client.last &= client.stash.is_empty();
         client.stash.clear(cx.net);
         let send = self
             .settings
@@ -480,7 +483,7 @@ impl Http {
         };
         client.finished = true;
         client.bytes = 0;
-        if client.ended {
+        if client.ended || client.last {
             return self.close_client(cx, key, Close::Orderly);
         }
         client.deadline = now + LINGER_MS;

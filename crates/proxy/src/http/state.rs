@@ -78,6 +78,8 @@ pub(super) struct Client {
     pub ended: bool,
     /// Our FIN has left.
     pub finished: bool,
+    /// It said that it sends nothing after this request (RFC 9112 9.6).
+    pub last: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
