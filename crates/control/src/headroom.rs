@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::journal::Notice;
 
 /// Averages reach back about so long.
-const MEMORY_MS: f64 = 10_000.0;
+const MEMORY_MS: f64 = 5_000.0;
 /// From here on a destination is half full, nearly full.
 const HALF_PERCENT: u64 = 50;
 const NEAR_PERCENT: u64 = 85;
@@ -172,14 +172,16 @@ impl Gauge {
 
 impl SpaceGauge {
     fn add(&mut self, sample: &Sample, ms: Option<f64>) {
+        // A source that comes into use has had nothing for as long as the others were looked at.
+        let fresh = Average {
+            before: self.all.before.map(|_| (0, 0)),
+            weight: self.all.weight,
+            ..Average::default()
+        };
         let leases = sample.sources.iter().map(|source| source.leases).sum();
         self.all.add(leases, taken(&sample.headroom), ms);
         for source in &sample.sources {
-            let average = self.sources.entry(source.index).or_default();
-            // A source that comes into use has begun with nothing.
-            if ms.is_some() {
-                average.before.get_or_insert((0, 0));
-            }
+            let average = self.sources.entry(source.index).or_insert(fresh);
             average.add(source.leases, taken(&source.headroom), ms);
         }
     }
@@ -327,6 +329,30 @@ mod tests {
         assert_eq!(gauge.flow(1, None, 860).exhausted_in_ms, Some(172_000));
         assert_eq!(gauge.flow(1, Some(0), 860).growth_per_s, 5.0);
         assert_eq!(gauge.flow(2, None, 860), Flow::default());
+    }
+
+    #[test]
+    fn rates_of_sources_add_up_to_that_of_all_even_when_one_begins_late() {
+        let mut gauge = Gauge::default();
+        for second in 0..6 {
+            let mut one = sample(1, 10 * second, 10 * second);
+            if second >= 4 {
+                one.sources.push(SourceSample {
+                    index: 1,
+                    leases: 8 * (second - 3),
+                    ..one.sources[0].clone()
+                });
+                one.sources[0].leases -= 8 * (second - 3);
+            }
+            let _ = gauge.handle_sample(second * 1000, &[one]);
+        }
+        let rate = |source| gauge.flow(1, source, 0).leases_per_s;
+        assert!(rate(Some(1)) > 0.0);
+        assert!(
+            (rate(Some(0)) + rate(Some(1)) - rate(None)).abs() < 0.2,
+            "{:?}",
+            [rate(Some(0)), rate(Some(1)), rate(None)]
+        );
     }
 
     #[test]

@@ -350,7 +350,7 @@ fn untracked(scene: &Scene) -> Option<String> {
     (!ports.is_empty()).then(|| {
         format!(
             "or do not track them: nft 'table inet fourfold {{ chain in {{ type filter hook prerouting priority raw; tcp dport {{ \
-             {ports} }} notrack; }} chain out {{ type filter hook output priority raw; tcp sport {{ {ports} }} notrack; }} }}'"
+             {ports} }} notrack; }}; chain out {{ type filter hook output priority raw; tcp sport {{ {ports} }} notrack; }}; }}'"
         )
     })
 }

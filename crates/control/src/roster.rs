@@ -9,8 +9,8 @@ use fourfold_api::v1::{Connection, ConnectionState, Connections, ConnectionsQuer
 use fourfold_proxy::Mail;
 use fourfold_proxy::roster::{Inquiry, Page, Row, State};
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::sync_channel;
 use std::time::Duration;
-use tokio::sync::oneshot;
 
 const LIMIT_DEFAULT: usize = 100;
 /// Connections on one page of the API.
@@ -76,13 +76,12 @@ pub(crate) async fn connections(
 
 /// `None`: the shard does not answer.
 async fn ask(instance: &Instance, cursor: Cursor, rows_max: usize) -> Option<Page> {
-    let (sender, receiver) = oneshot::channel();
-    let reply = Box::new(move |page| drop(sender.send(page)));
+    let (reply, answer) = sync_channel(1);
     let inquiry = Inquiry { place: cursor.place, rows_max, reply };
     if !instance.shared.shards.get(cursor.shard)?.tell(Mail::Roster(inquiry)) {
         return None;
     }
-    tokio::time::timeout(PATIENCE, receiver).await.ok()?.ok()
+    tokio::task::spawn_blocking(move || answer.recv_timeout(PATIENCE).ok()).await.ok()?
 }
 
 fn connection(instance: &Instance, shard: usize, row: &Row) -> Connection {

@@ -26,7 +26,7 @@ pub async fn follow(instance: Arc<Instance>) {
 
 fn look(instance: &Instance, explainer: &mut Explainer) {
     let now = monotonic_ms();
-    let samples = view::samples(&instance.shared);
+    let samples = view::samples(&instance.shared, now);
     let scene = scene(instance, &samples);
     instance.look_at_tuples(now, &samples);
     let sample = instance.set_machine(sample());

@@ -317,6 +317,21 @@ fn threads_share_a_space() {
 }
 
 #[test]
+fn what_has_rested_is_free_though_no_slice_looks() {
+    let space = space("10.0.0.1", "1000-1999", 2);
+    let (mut own, mut other) = (space.slice(0), space.slice(1));
+    for lease in lease_all(&mut own, 0) {
+        other.release(lease, 0, Release::TimeWait);
+    }
+    space.handle_timeout(59_999);
+    assert_eq!((space.headroom().free, space.headroom().quarantined), (0, 1000));
+    space.handle_timeout(60_000);
+    assert_eq!((space.headroom().free, space.headroom().quarantined), (1000, 0));
+    assert_eq!(space.by_source()[0].headroom, space.headroom());
+    assert_eq!(lease_all(&mut own, 60_000).len(), 1000);
+}
+
+#[test]
 fn sources_are_counted_one_by_one_and_those_of_a_prefix_together_after_a_while() {
     let space = space("fd00::/64", "1024-1087", 2);
     let (mut own, mut other) = (space.slice(0), space.slice(1));

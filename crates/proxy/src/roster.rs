@@ -9,8 +9,8 @@ use crate::tcp::Tcp;
 use fourfold_base::Millis;
 use fourfold_engine::{Local, Net, Sock};
 use fourfold_ports::Lease;
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::mpsc::SyncSender;
 
 /// Connections in one page: each may cost a system call for its address.
 pub const PAGE_ROWS_MAX: usize = 256;
@@ -18,18 +18,14 @@ pub const PAGE_ROWS_MAX: usize = 256;
 pub const PAGE_PLACES_MAX: u32 = 32 * 1024;
 
 /// Which page is wanted.
+#[derive(Debug)]
 pub struct Inquiry {
     /// Where the page before ended; 0 to begin.
     pub place: u32,
     pub rows_max: usize,
-    /// Called once, on the shard's thread.
-    pub reply: Box<dyn FnOnce(Page) + Send>,
-}
-
-impl fmt::Debug for Inquiry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inquiry").field("place", &self.place).field("rows_max", &self.rows_max).finish()
-    }
+    /// Has room for one page. A shard's thread may have a descriptor table of its own, so that whoever waits must be woken
+    /// without a descriptor: this is why it is no channel of tokio's, which writes to an eventfd by its number.
+    pub reply: SyncSender<Page>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

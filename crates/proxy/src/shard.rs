@@ -344,7 +344,8 @@ impl<N: Net> App<N> for Proxy {
             Mail::Trim => net.trim(),
             Mail::Roster(Inquiry { place, rows_max, reply }) => {
                 let cx = &mut Cx { net: &mut *net, core: &mut self.core };
-                reply(roster::page(cx, &self.tcp, &self.http, place, rows_max));
+                // Whoever asked may have given up.
+                let _ = reply.try_send(roster::page(cx, &self.tcp, &self.http, place, rows_max));
             }
         }
         self.relieve_all(net);

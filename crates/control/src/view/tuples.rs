@@ -1,6 +1,7 @@
 use crate::Instance;
 use crate::headroom::{Gauge, Sample, SourceSample, fill_of};
 use fourfold_api::v1::{Destination, Fill, Headroom, PinMode, Source, Tuples, TuplesQuery};
+use fourfold_base::Millis;
 use fourfold_ports::{Space, Usage};
 use fourfold_proxy::{Pin, Shared, Target};
 use std::collections::HashMap;
@@ -60,7 +61,9 @@ fn room(room: &fourfold_ports::Headroom) -> Headroom {
     Headroom { total, used, free, quarantined, foreign }
 }
 
-pub(crate) fn samples(shared: &Shared) -> Vec<Sample> {
+/// What has rested long enough is free first: idle shards have no reason to look.
+pub(crate) fn samples(shared: &Shared, now: Millis) -> Vec<Sample> {
+    shared.spaces().iter().for_each(|(_, space)| space.handle_timeout(now));
     views(shared).iter().map(sample).collect()
 }
 
