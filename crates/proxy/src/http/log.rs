@@ -88,7 +88,7 @@ impl Facts {
 
     /// A request that was understood.
     pub fn understood(mut self, request: &h1::Request, head: &[u8]) -> Self {
-        let field = |name: &str| super::client::value_of(request, head, name).unwrap_or_default();
+        let field = |name: &str| super::judge::value_of(request, head, name).unwrap_or_default();
         let query = request.query.map(|query| query.of(head));
         self.fill([
             request.method_name.of(head),

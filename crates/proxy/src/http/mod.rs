@@ -24,6 +24,7 @@ mod care;
 mod client;
 mod exchange;
 mod head;
+mod judge;
 mod key;
 mod log;
 mod mirror;
