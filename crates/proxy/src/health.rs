@@ -156,8 +156,9 @@ impl Core {
     pub fn report(&mut self, who: Answerer, outcome: Outcome, latency_us: u64, now: Millis) -> Fault {
         let shared = Arc::clone(&self.shared);
         let Some(state) = shared.pools.get(who.pool) else { return Fault::Undecided };
-        if outcome != Outcome::Shortage {
-            self.upstreams.observe(who.pool, who.server, latency_us, outcome == Outcome::Success, now);
+        let good = matches!(outcome, Outcome::Success | Outcome::Answering);
+        if !matches!(outcome, Outcome::Shortage | Outcome::Answered) {
+            self.upstreams.observe(who.pool, who.server, latency_us, good, now);
         }
         match state.health.board.record(who.server, outcome, latency_us) {
             None => Fault::Undecided,
@@ -288,13 +289,16 @@ impl Core {
         due.filter(|due| *due < Millis::MAX)
     }
 
-    /// Pools whose time this shard keeps.
+    /// Pools whose time this shard keeps. In a drain any shard may be the last.
     fn kept<'a>(
         &self,
         shared: &'a crate::shared::Shared,
     ) -> impl Iterator<Item = (usize, &'a PoolState)> + use<'a> {
-        let (shard, shards) = (self.shard, shared.shards.len().max(1));
-        shared.pools.iter().enumerate().skip(shard).step_by(shards)
+        let (first, step) = match self.draining {
+            true => (0, 1),
+            false => (self.shard, shared.shards.len().max(1)),
+        };
+        shared.pools.iter().enumerate().skip(first).step_by(step)
     }
 
     fn tell_keeper(&self, pool: usize) {

@@ -8,6 +8,7 @@ use crate::http::{Http, Way};
 use crate::owner::{self, Tag};
 use crate::preface::{Caller, Prefaces, Ready};
 use crate::reason::Refusal;
+use crate::roster::{self, Inquiry};
 use crate::shared::{Mail, Shared};
 use crate::shed::{Shedder, Whose};
 use crate::tcp::Tcp;
@@ -341,6 +342,11 @@ impl<N: Net> App<N> for Proxy {
             Mail::Look => {}
             Mail::Drain { deadline } => self.drain(net, deadline),
             Mail::Trim => net.trim(),
+            Mail::Roster(Inquiry { place, rows_max, reply }) => {
+                let cx = &mut Cx { net: &mut *net, core: &mut self.core };
+                // Whoever asked may have given up.
+                let _ = reply.try_send(roster::page(cx, &self.tcp, &self.http, place, rows_max));
+            }
         }
         self.relieve_all(net);
     }

@@ -5,7 +5,8 @@ use crate::weather::{Habit, ServerPlan, Weather};
 use fourfold_base::Millis;
 use fourfold_base::prng::Prng;
 use fourfold_config::{
-    Algorithm, EngineChoice, HostPort, Listener, Log, LogFormat, LogLevel, Plan, Pool, PortMode, Server,
+    AdminListen, Algorithm, EngineChoice, HostPort, Listener, Log, LogFormat, LogLevel, Plan, Pool, PortMode,
+    Server,
 };
 use fourfold_engine::sim::{Behaviour, Style, Tuple};
 use fourfold_ports::{PortSet, PortSpan, SourceSet};
@@ -87,6 +88,7 @@ impl Scenario {
         let listeners: Vec<Listener> =
             (0..between(rng, 1, 2)).map(|number| listener(rng, number as u16, pools.len())).collect();
         let plan = Plan {
+            admin: AdminListen::Off,
             max_connections: None,
             shards: None,
             engine: EngineChoice::Auto,

@@ -14,6 +14,7 @@
 //! | `place` | a request's place at a server, and what the server is judged by |
 //! | `key` | hash keys and sticky cookies (pure) |
 //! | `log` | what is said of a request at its end |
+//! | `roster` | which clients there are, for whoever asks |
 //! | `shed` | who goes when buffers are short |
 //! | `head`, `reply` | heads written anew, answers of our own (pure) |
 //!
@@ -30,6 +31,7 @@ mod pinned;
 mod place;
 mod reply;
 mod respond;
+mod roster;
 mod shed;
 mod state;
 mod upstream;
