@@ -457,30 +457,35 @@ fn maglev_moves_few_when_one_of_a_hundred_servers_goes() {
     program.stop();
 }
 
-/// The share of the requests that goes to a server which is twenty times as slow as the three others.
-fn share_of_the_slow_one(algorithm: &str) -> Option<f64> {
-    const CLIENTS: usize = 8;
-    const REQUESTS: usize = 600;
+/// The share of the requests that goes to a server which is a hundred times as slow as the three others.
+fn share_of_the_slow_one(algorithm: &str, clients: usize, requests: usize) -> Option<f64> {
     let network = Network::new(&[1, 1, 1, 1])?;
-    network.hosts.iter().for_each(|host| host.manner.delay_ms.store(4, Relaxed));
-    network.hosts[0].manner.delay_ms.store(80, Relaxed);
+    network.hosts.iter().for_each(|host| host.manner.delay_ms.store(2, Relaxed));
+    network.hosts[0].manner.delay_ms.store(200, Relaxed);
     let config = plain(ONE, &network.servers()).pool(&format!("balance = \"{algorithm}\""));
     let program = Program::run(&config);
-    let (answered, took) = ask_until(&program, CLIENTS, |answered| answered >= REQUESTS);
+    let (answered, took) = ask_until(&program, clients, |answered| answered >= requests);
     program.stop();
-    let mean_ms = took.as_secs_f64() * 1e3 * CLIENTS as f64 / answered as f64;
+    let mean_ms = took.as_secs_f64() * 1e3 * clients as f64 / answered as f64;
     let share = network.hosts[0].asked() as f64 / answered as f64;
-    eprintln!("{algorithm}: {:.1} % to the slow one, {mean_ms:.1} ms at the mean", share * 100.0);
+    eprintln!(
+        "{algorithm}, {clients} clients: {:.1} % to the slow one, {mean_ms:.1} ms at the mean",
+        share * 100.0
+    );
     Some(share)
 }
 
-/// The optimum is that nobody meets it: every share of it costs twenty times its size. (The time that requests took tells as
+/// The optimum is that nobody meets it: every share of it costs a hundred times its size. (The time that requests took tells as
 /// much, and more of what else goes on here.)
 #[test]
 fn balancers_that_look_spare_the_slow_host() {
-    let Some(blind) = share_of_the_slow_one("round-robin") else { return };
-    let Some(p2c) = share_of_the_slow_one("p2c") else { return };
-    let Some(ewma) = share_of_the_slow_one("peak-ewma") else { return };
-    assert!((0.23..0.27).contains(&blind), "{blind}");
-    assert!(p2c < 0.12 && ewma < 0.05 && ewma < p2c, "{p2c} {ewma}");
+    let Some(blind) = share_of_the_slow_one("round-robin", 8, 400) else { return };
+    let Some(p2c) = share_of_the_slow_one("p2c", 8, 400) else { return };
+    let Some(ewma) = share_of_the_slow_one("peak-ewma", 8, 400) else { return };
+    assert!((0.22..0.28).contains(&blind), "{blind}");
+    assert!(p2c < 0.1 && ewma < 0.1, "{p2c} {ewma}");
+    // With one request at a time there is nothing in flight to look at; what the last ones took is known all the same.
+    let Some(p2c) = share_of_the_slow_one("p2c", 1, 60) else { return };
+    let Some(ewma) = share_of_the_slow_one("peak-ewma", 1, 60) else { return };
+    assert!(ewma < 0.12 && ewma < p2c / 1.5, "{p2c} {ewma}");
 }

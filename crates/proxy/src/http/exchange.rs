@@ -235,8 +235,8 @@ impl Http {
         let most = self.connects_max(cx.core, key);
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         (exchange.conn, exchange.phase) = (None, Phase::Waiting);
-        let (stumbled, over) = (exchange.stumbles >= STUMBLES_MAX, exchange.attempts >= most);
-        if over {
+        let stumbled = exchange.stumbles >= STUMBLES_MAX;
+        if exchange.attempts >= most {
             self.leave_place(cx, key);
             return self.fail(cx, key, Reason::Attempts);
         }

@@ -117,8 +117,8 @@ fn judge_servers(rng: &mut Prng, pool: &mut Pool) {
 }
 
 fn health(rng: &mut Prng) -> Health {
-    let mut health = Health::default();
-    health.active = rng.chance(2, 3).then(|| active(rng));
+    let active = rng.chance(2, 3).then(|| active(rng));
+    let mut health = Health { active, ..Health::default() };
     let rules = &mut health.rules;
     if rng.chance(1, 2) {
         let mut limit = || between(rng, 0, 5) as u16;
