@@ -27,7 +27,6 @@ fn plan(listener: Listener) -> Plan {
         drain_timeout_ms: 0,
         admin: fourfold_config::AdminListen::Off,
         log: fourfold_config::Log { level: LogLevel::Error, format: LogFormat::Human },
-        admin: fourfold_config::AdminListen::Off,
         listeners: vec![listener],
         pools: vec![Pool::new("chat", vec![server])],
     }

@@ -222,7 +222,6 @@ pub fn plan(http: Http, mode: Mode, pools: Vec<Pool>) -> Plan {
         drain_timeout_ms: 1000,
         admin: fourfold_config::AdminListen::Off,
         log: Log { level: LogLevel::Info, format: LogFormat::Human },
-        admin: fourfold_config::AdminListen::Off,
         listeners: vec![listener],
         pools,
     }
