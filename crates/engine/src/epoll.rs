@@ -523,7 +523,8 @@ impl EpollNet {
             return self.fail_send(sock, errno, handler);
         }
         while !state.queue.is_empty() && !state.blocked {
-            let mut result = socket::transmit(sock.index as RawFd, &mut self.pool, &mut state.queue, state.finish);
+            let mut result =
+                socket::transmit(sock.index as RawFd, &mut self.pool, &mut state.queue, state.finish);
             state.blocked = result == Err(Errno::EAGAIN);
             if state.blocked && !std::mem::replace(&mut state.output, true) {
                 result = self.epoll.add_output(sock.index as RawFd, pack(sock)).map(|()| false);

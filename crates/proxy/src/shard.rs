@@ -4,7 +4,7 @@
 
 use crate::check::Checks;
 use crate::core::{Core, Cx};
-use crate::http::Http;
+use crate::http::{Http, Way};
 use crate::owner::{self, Tag};
 use crate::preface::{Caller, Prefaces, Ready};
 use crate::reason::Refusal;
@@ -325,6 +325,14 @@ impl<N: Net> App<N> for Proxy {
             }
             Mail::Avoid { pool, server, source, until } => {
                 self.core.upstreams.avoid(pool, server, source, until);
+                let cx = &mut Cx { net: &mut *net, core: &mut self.core };
+                if until > 0 {
+                    self.http.give_up(cx, pool, Way { server, source: Some(source) });
+                }
+            }
+            Mail::Down { pool, server } => {
+                let cx = &mut Cx { net: &mut *net, core: &mut self.core };
+                self.http.give_up(cx, pool, Way { server: Some(server), source: None });
             }
             Mail::Reclaim { pool } => {
                 let cx = &mut Cx { net: &mut *net, core: &mut self.core };

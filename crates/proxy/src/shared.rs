@@ -62,6 +62,8 @@ pub enum Mail {
     Target { pool: usize, server: usize },
     /// A server has come up, and is to be loaded slowly.
     Up { pool: usize, server: usize, since: Millis },
+    /// A server's checks have taken it down.
+    Down { pool: usize, server: usize },
     /// A source does not get through to a server, or to any; others do. `until` 0: it does again.
     Avoid { pool: usize, server: Option<usize>, source: IpAddr, until: Millis },
     /// A client of another shard waits for what idle connections hold.

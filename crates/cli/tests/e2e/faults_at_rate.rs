@@ -22,6 +22,9 @@ on_both_engines!(
     killed_servers_cost_what_they_held,
     a_frozen_server_costs_one_timeout_each,
     lost_packets_cost_no_request,
+    a_server_that_vanishes_costs_one_timeout_each,
+    servers_that_close_at_will_cost_no_get,
+    answers_cut_by_a_kill_are_never_taken_for_whole,
 );
 
 const RATE: u64 = 3_000;
@@ -34,6 +37,10 @@ impl Load {
     fn start(mut command: Command, to: SocketAddr, more: &[&str]) -> Self {
         command.args(["load", "http", &to.to_string(), "--json", "--identify", "--path", "/echo"]);
         command.args(["--post", "50", "--body-bytes", "200", "--verify", "echo"]).args(more);
+        Self::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Self {
         die_with_parent(&mut command);
         Self(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap())
     }
@@ -321,52 +328,158 @@ fn a_frozen_server_costs_one_timeout_each(engine: Engine) {
     program.stop();
 }
 
-/// Client, Fourfold and servers in a namespace each; one packet in a hundred is dropped on both links, in both directions.
+/// Client, Fourfold and two servers in a namespace each.
+struct Network {
+    client: Netns,
+    proxy: Netns,
+    origin: Netns,
+    records: [Scratch; 2],
+    servers: Vec<Server>,
+    log: Scratch,
+}
+
+impl Network {
+    const SERVERS: [&str; 2] = ["10.2.0.2:7000", "10.2.0.3:7000"];
+
+    fn new() -> Self {
+        let [client, proxy, origin] = ["client", "proxy", "origin"].map(|label| Netns::new(label).unwrap());
+        client.link(&proxy, "10.1.0.1/24", "10.1.0.2/24").unwrap();
+        let (_, device) = proxy.link(&origin, "10.2.0.1/24", "10.2.0.2/24").unwrap();
+        origin.address(&device, "10.2.0.3/24").unwrap();
+        let records = [Scratch::new("one", b""), Scratch::new("two", b"")];
+        let start = |(address, record): (&&str, &Scratch)| {
+            let record = record.0.to_str().unwrap();
+            Server::start_with(origin.command(BINARY), address.parse().unwrap(), &["--record", record])
+        };
+        let servers = Self::SERVERS.iter().zip(&records).map(start).collect();
+        Self { client, proxy, origin, records, servers, log: Scratch::new("access.log", b"") }
+    }
+
+    fn run(&self, engine: Engine, pool: &str) -> Program {
+        let address = "10.1.0.2:8080".parse().unwrap();
+        let servers = Self::SERVERS.map(|address| address.parse().unwrap());
+        let config = config(engine, &servers, &self.log).pool(pool);
+        let file = Scratch::new("fourfold.toml", config.toml(address).as_bytes());
+        let mut command = self.proxy.command(BINARY);
+        command.args(["run", "--log-format", "json"]).arg(&file.0);
+        let mut program = Program::spawn(command, address);
+        assert!(program.becomes_ready(), "{}", program.log());
+        program
+    }
+
+    fn load(&self, to: &Program, connections: u64, requests: u64) -> Load {
+        Load::at_rate(self.client.command(BINARY), to.address, connections, requests)
+    }
+}
+
+/// One packet in a hundred is dropped on both links, in both directions.
 fn lost_packets_cost_no_request(engine: Engine) {
     const REQUESTS: u64 = 5 * RATE;
     const CONNECTIONS: u64 = 400;
     let Some(_lab) = Lab::private() else { return };
-    let (client, proxy, origin) =
-        (Netns::new("client").unwrap(), Netns::new("proxy").unwrap(), Netns::new("origin").unwrap());
-    client.link(&proxy, "10.1.0.1/24", "10.1.0.2/24").unwrap();
-    proxy.link(&origin, "10.2.0.1/24", "10.2.0.2/24").unwrap();
-    let drop = |hook: &str| {
+    let network = Network::new();
+    let chain = |hook: &str| {
         format!(
             "add chain inet loss {hook} {{ type filter hook {hook} priority 0; }}; \
-                 add rule inet loss {hook} oifname != lo iifname != lo meta l4proto tcp numgen random mod 100 == 0 counter drop;"
+             add rule inet loss {hook} meta l4proto tcp numgen random mod 100 == 0 counter drop;"
         )
     };
-    proxy.nft(&format!("add table inet loss; {} {}", drop("input"), drop("output"))).unwrap();
-    let records = [Scratch::new("one", b""), Scratch::new("two", b"")];
-    let addresses = ["10.2.0.2:7001".parse().unwrap(), "10.2.0.2:7002".parse().unwrap()];
-    let _servers: Vec<Server> = records
-        .iter()
-        .zip(addresses)
-        .map(|(record, address)| {
-            Server::start_with(origin.command(BINARY), address, &["--record", record.0.to_str().unwrap()])
-        })
-        .collect();
-    let log = Scratch::new("access.log", b"");
-    let address = "10.1.0.2:8080".parse().unwrap();
-    let file = Scratch::new("fourfold.toml", config(engine, &addresses, &log).toml(address).as_bytes());
-    let mut command = proxy.command(BINARY);
-    command.args(["run", "--log-format", "json"]).arg(&file.0);
-    let mut program = Program::spawn(command, address);
-    assert!(program.becomes_ready(), "{}", program.log());
-    let load = Load::at_rate(client.command(BINARY), address, CONNECTIONS, REQUESTS).report();
+    network.proxy.nft(&format!("add table inet loss; {} {}", chain("input"), chain("output"))).unwrap();
+    let program = network.run(engine, "");
+    let load = network.load(&program, CONNECTIONS, REQUESTS).report();
     let report = program.report();
-    println!(
-        "{engine:?}: slowest GET {:?} POST {:?} {}",
-        load.slowest("GET"),
-        load.slowest("POST"),
-        load.0["statuses"]
-    );
     load.assert_answered();
-    assert_eq!(assert_counts_agree(&load, &report, &Delivered::read(&records)), 0, "{:?}", load.lost());
-    let rules = proxy.run("nft", &["list", "table", "inet", "loss"]).unwrap();
-    let dropped =
-        rules.split("packets ").skip(1).map(|rest| rest.split(' ').next().unwrap().parse::<u64>().unwrap());
-    let dropped: u64 = dropped.sum();
+    let lost = assert_counts_agree(&load, &report, &Delivered::read(&network.records));
+    assert_eq!(lost, 0, "{:?}", load.lost());
+    let rules = network.proxy.run("nft", &["list", "table", "inet", "loss"]).unwrap();
+    let counted = |rest: &str| rest.split(' ').next().unwrap().parse::<u64>().unwrap();
+    let dropped: u64 = rules.split("packets ").skip(1).map(counted).sum();
     assert!(dropped >= REQUESTS / 100, "{dropped} packets dropped: {rules}");
+    program.stop();
+}
+
+/// Its machine is gone: what is sent there is neither answered nor refused, and connections to it do not come about.
+fn a_server_that_vanishes_costs_one_timeout_each(engine: Engine) {
+    const REQUESTS: u64 = 6 * RATE;
+    const CONNECTIONS: u64 = 600;
+    const TRY: Duration = Duration::from_secs(1);
+    let Some(_lab) = Lab::private() else { return };
+    let network = Network::new();
+    let program = network.run(engine, "response_timeout = \"1s\"\nconnect_timeout = \"1s\"");
+    let load = network.load(&program, CONNECTIONS, REQUESTS);
+    let programs = vec![program.pid(), load.0.id(), network.servers[1].id()];
+    let contention = Contention::watch(programs);
+    await_progress(&program, REQUESTS / 6);
+    let rules = "add table inet gone; add chain inet gone in { type filter hook input priority 0; }; \
+                 add rule inet gone in ip daddr 10.2.0.2 drop";
+    network.origin.nft(rules).unwrap();
+    let (load, noise) = (load.report(), contention.end());
+    let report = program.report();
+    load.assert_answered();
+    let lost = assert_counts_agree(&load, &report, &Delivered::read(&network.records));
+    assert!(load.lost().values().all(|what| what == "POST \"504\""), "{:?}", load.lost());
+    assert_eq!(report.count("http_response_timeout"), lost);
+    let slowest = load.slowest("GET");
+    assert!(slowest >= TRY, "nobody met the server that is gone: {slowest:?}");
+    assert!(slowest <= TRY + TRY / 2 + noise, "{slowest:?}, noise {noise:?}");
+    program.stop();
+}
+
+/// Each connection is closed after its third answer, in the same breath: the next request is often under way already. A server
+/// that closes in order takes in what still comes, and throws it away.
+fn servers_that_close_at_will_cost_no_get(engine: Engine) {
+    const REQUESTS: u64 = 3 * RATE;
+    let _lab = Lab::new();
+    let pair = Pair::new();
+    let start = |index: usize| {
+        let record = pair.records[index].0.to_str().unwrap();
+        let more = ["--record", record, "--close-after", "3"];
+        Server::start_with(Command::new(BINARY), pair.addresses[index], &more)
+    };
+    let _servers = [start(0), start(1)];
+    let log = Scratch::new("access.log", b"");
+    let program = Program::run(&config(engine, &pair.addresses, &log));
+    let load = Load::here(program.address, 64, REQUESTS).report();
+    let report = program.report();
+    load.assert_answered();
+    let lost = assert_counts_agree(&load, &report, &Delivered::read(&pair.records));
+    assert!(load.lost().values().all(|what| what == "POST \"502\""), "{:?}", load.lost());
+    assert!(report.count("connects") >= REQUESTS / 3, "{report:?}");
+    println!("{engine:?}: {lost} of {REQUESTS} lost, {} retries", report.count("http_retries"));
+    program.stop();
+}
+
+/// Answers that take a while, so that every kill meets some.
+fn answers_cut_by_a_kill_are_never_taken_for_whole(engine: Engine) {
+    const REQUESTS: u64 = 600;
+    const KILLS: u64 = 3;
+    let _lab = Lab::new();
+    let addresses = [free_port(HERE), free_port(HERE)];
+    let (mut one, _other) = (Server::start(addresses[0]), Server::start(addresses[1]));
+    let log = Scratch::new("access.log", b"");
+    let program = Program::run(&config(engine, &addresses, &log));
+    let mut command = Command::new(BINARY);
+    let to = program.address.to_string();
+    command.args(["load", "http", &to, "--json", "--path", "/drip/200/2", "--verify", "pattern"]);
+    command.args(["--expect-bytes", "200", "--connections", "64", "--requests", &REQUESTS.to_string()]);
+    let load = Load::spawn(command);
+    for kill in 0..KILLS {
+        await_progress(&program, (2 * kill + 1) * REQUESTS / 8);
+        one.kill();
+        await_progress(&program, (2 * kill + 2) * REQUESTS / 8);
+        one = Server::start(addresses[0]);
+    }
+    let load = load.report();
+    let report = program.report();
+    assert_eq!(load.number("/statuses/200"), load.number("/answered"), "{:#}", load.0);
+    assert_eq!(load.number("/started"), load.number("/answered") + load.number("/failed"));
+    // Broken off visibly: neither a wrong byte nor an end in order.
+    assert_eq!(load.number("/answering"), load.number("/failed"));
+    let causes = load.0["failed_by"].as_object().unwrap();
+    assert!(causes.keys().all(|cause| cause.starts_with("broken")), "{causes:?}");
+    assert!(load.number("/failed") > 0, "no kill met an answer: {:#}", load.0);
+    assert_eq!(report.count("http_2xx"), load.number("/answered"));
+    let cut = report.count("http_server_lost") + report.count("http_bad_response");
+    assert_eq!(cut, load.number("/failed"), "{report:?}");
     program.stop();
 }

@@ -17,6 +17,7 @@ mod faults;
 mod faults_at_rate;
 mod health_faults;
 mod health_rules;
+mod hosts;
 mod http_clients;
 mod http_compare;
 mod http_corpus;

@@ -5,7 +5,7 @@ use super::exchange::Begun;
 use super::head::{self, Onward, Who};
 use super::key::{key_of, stuck_to};
 use super::reply::{self, Reason, To};
-use super::state::{Client, Exchange, Stage};
+use super::state::{Client, Exchange, Stage, UNKNOWN};
 use super::{Http, Settings};
 use crate::access::Ending;
 use crate::core::{Core, Cx};
@@ -56,7 +56,8 @@ impl Http {
             peer: caller.address.into(),
             listener,
             requests: 0,
-            bytes: 0,
+            taken: UNKNOWN,
+            thrown_away: 0,
             scanned: 0,
             paused: false,
             full: false,
@@ -89,8 +90,8 @@ impl Http {
         match client.stage {
             Stage::Closing => cx.net.free(buf),
             Stage::Linger => {
-                client.bytes = client.bytes.saturating_add(buf.len() as u32);
-                let spent = client.bytes > LINGER_BYTES_MAX;
+                client.thrown_away = client.thrown_away.saturating_add(buf.len() as u32);
+                let spent = client.thrown_away > LINGER_BYTES_MAX;
                 cx.net.free(buf);
                 if spent {
                     self.close_client(cx, key, Close::Reset);
@@ -467,7 +468,7 @@ impl Http {
             .get(usize::from(client.listener))
             .and_then(|one| Some(one.as_ref()?.send_timeout_ms));
         client.stage = Stage::Linger;
-        client.bytes = 0;
+        client.taken = UNKNOWN;
         client.deadline = now + send.unwrap_or(0);
         self.client_timers.ensure(key.slot, client.deadline);
         if std::mem::take(&mut client.paused) {
@@ -482,7 +483,6 @@ impl Http {
             return;
         };
         client.finished = true;
-        client.bytes = 0;
         if client.ended || client.last {
             return self.close_client(cx, key, Close::Orderly);
         }
@@ -564,19 +564,21 @@ impl Http {
     pub(super) fn on_send_stall<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
         let now = cx.net.now();
         let Some(client) = self.clients.get_mut(key) else { return };
-        let unsent = cx.net.unsent(client.sock) as u32;
+        let unsent = cx.net.unsent(client.sock) as u64;
+        // Without the kernel's word, what has left our queue: that grows in large steps, and shrinks when there is more to send.
+        let taken = cx.net.acked(client.sock).unwrap_or(UNKNOWN - 1 - unsent);
         let timeout = self
             .settings
             .get(usize::from(client.listener))
             .and_then(|one| Some(one.as_ref()?.send_timeout_ms));
-        if unsent > 0 && unsent == client.bytes {
+        if unsent > 0 && taken == client.taken {
             cx.core.counters().http_send_timeout.add(1);
             if let Stage::Busy(exchange) = client.stage {
                 self.abort(cx, exchange, Ending::SendTimeout);
             }
             return self.close_client(cx, key, Close::Reset);
         }
-        client.bytes = unsent;
+        client.taken = taken;
         client.deadline = now + timeout.unwrap_or(0).max(1);
         self.client_timers.set(key.slot, client.deadline);
     }
@@ -585,15 +587,24 @@ impl Http {
     pub fn drain<N: Net>(&mut self, cx: &mut Cx<'_, N>) {
         for slot in 0..self.clients.slots() {
             let Some(key) = self.clients.key_at(slot) else { continue };
-            let idle = |client: &Client| {
+            let idle = |client: &&Client| {
                 client.stage == Stage::Head && client.stash.is_empty() && client.requests > 0
             };
-            if self.clients.get(key).is_some_and(idle) {
-                self.end_client(cx, key);
+            let Some(client) = self.clients.get(key).filter(idle) else { continue };
+            match self.idle_since(client) + LINGER_MS <= cx.net.now() {
+                // What it was sent last has long arrived: no reset can overtake it.
+                true => self.close_client(cx, key, Close::Orderly),
+                false => self.end_client(cx, key),
             }
         }
         self.drop_shadows(cx);
         self.close_idle(cx);
+    }
+
+    /// Of a client between two requests.
+    fn idle_since(&self, client: &Client) -> u64 {
+        let settings = self.settings.get(usize::from(client.listener)).and_then(Option::as_ref);
+        client.deadline.saturating_sub(settings.map_or(0, |one| one.keep_alive_timeout_ms))
     }
 
     /// Resets whatever is left.

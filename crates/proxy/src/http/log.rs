@@ -267,7 +267,12 @@ impl Http {
             entry.status = Some(reason.status());
             (entry.facts.sent_head, entry.sent_body) = split(&self.out);
         }
-        entry.write(cx.core, ending_of(reason, entry.answered_us.is_some()), cx.net.micros());
+        let denied = self.exchanges.get(key).is_some_and(|exchange| exchange.denied);
+        let ending = match denied {
+            true => Ending::RetryBudget,
+            false => ending_of(reason, entry.answered_us.is_some()),
+        };
+        entry.write(cx.core, ending, cx.net.micros());
         self.give_spare(entry.facts.text);
     }
 

@@ -7,7 +7,7 @@
 //! | `client` | the client's side: heads, content, time-outs, the end |
 //! | `exchange` | a request's way: server, queue, retry, answer |
 //! | `upstream` | connections to servers, warm ones |
-//! | `care` | connections made ahead, and given up for another shard |
+//! | `care` | connections made ahead, and given up |
 //! | `pinned` | connections that are one client's, for servers that want to know who it is |
 //! | `respond` | the server's side: response heads, content, upgrades |
 //! | `mirror` | copies of requests for another pool |
@@ -35,6 +35,8 @@ mod roster;
 mod shed;
 mod state;
 mod upstream;
+
+pub(crate) use care::Way;
 
 use crate::core::Cx;
 use crate::shared::Shared;
