@@ -53,6 +53,7 @@ impl HttpLoad {
             after: After::Gone,
             check: Check::Due,
             ending: Release::Clean,
+            post: false,
             attached: false,
             settled: false,
             queued: false,
