@@ -74,7 +74,7 @@ pub fn write() -> Result<()> {
         }
     }
     for protocol in [Protocol::Tcp, Protocol::Http] {
-        if let Some((name, results)) = results_of::<Results>(protocol.name())?.next().transpose()? {
+        if let Some((name, results)) = fullest(results_of(protocol.name())?)? {
             text.push_str(&document(&name, &results));
             pictures.extend(super::pictures::of(&results));
             println!("{} from benches/results/{name}", path.display());
@@ -85,6 +85,14 @@ pub fn write() -> Result<()> {
     }
     fs::write(&path, text.trim_end().to_string() + "\n")?;
     Ok(())
+}
+
+/// The newest of those with the most scenarios: a run of a few does not take the place of one of all.
+fn fullest(results: impl Iterator<Item = Result<(String, Results)>>) -> Result<Option<(String, Results)>> {
+    let results = results.collect::<Result<Vec<_>>>()?;
+    let scenarios = |one: &Results| one.scenarios().len() + one.hold_scenarios().len();
+    // Of equals `max_by_key` takes the last, and the newest is the first.
+    Ok(results.into_iter().rev().max_by_key(|(_, one)| scenarios(one)))
 }
 
 fn document(name: &str, results: &Results) -> String {
@@ -440,6 +448,23 @@ mod tests {
         let samples = vec![sample("direct", 1.0), sample("nginx", 2.0), sample("fourfold-epoll", 3.0)];
         let text = tables(&Results { rounds: 1, samples, ..Results::default() });
         assert!(text.contains("fourfold-epoll: WORSE") && text.contains("2.00"), "{text}");
+    }
+
+    #[test]
+    fn the_newest_of_the_fullest_runs_is_shown() {
+        let run = |name: &str, scenarios: &[&str]| {
+            let sample = |scenario: &&str| Sample {
+                round: 0,
+                scenario: (*scenario).into(),
+                subject: "nginx".into(),
+                measured: Measured::default(),
+            };
+            let samples = scenarios.iter().map(sample).collect();
+            Ok((name.to_string(), Results { samples, ..Results::default() }))
+        };
+        let newest_first = [run("4", &["small"]), run("3", &["small", "new"]), run("2", &["new", "small"])];
+        assert_eq!(fullest(newest_first.into_iter()).unwrap().unwrap().0, "3");
+        assert!(fullest(std::iter::empty()).unwrap().is_none());
     }
 
     #[test]

@@ -18,6 +18,31 @@ pub fn pictures(million: &Million) -> Vec<(String, String)> {
 }
 
 fn timeline(million: &Million) -> String {
+    let subtitle = format!(
+        "{} sockets on {} cores and {} GiB, one Fourfold process, at most {} descriptors per table; {}",
+        grouped(million.sockets()),
+        million.machine.cores,
+        million.machine.memory_gib,
+        grouped(million.descriptors),
+        million.date
+    );
+    Lines {
+        title: format!(
+            "{} {} through one port to one origin address",
+            grouped(million.connections),
+            million.what()
+        ),
+        subtitle,
+        x: Scale::from_zero(Unit::Seconds),
+        x_title: "since the client's start".into(),
+        panels: panels(million),
+        bands: bands(million),
+        marks: false,
+    }
+    .draw()
+}
+
+fn panels(million: &Million) -> Vec<Panel> {
     let line = |name: &str, colour: usize, value: &dyn Fn(&Moment) -> f64| Series {
         name: name.into(),
         colour,
@@ -28,7 +53,7 @@ fn timeline(million: &Million) -> String {
     let bytes =
         |title: &str, series| Panel { title: title.into(), scale: Scale::from_zero(Unit::Bytes), series };
     let over_idle = |bytes: u64| bytes.saturating_sub(million.idle_bytes) as f64;
-    let panels = vec![
+    vec![
         count(
             "Connections",
             vec![
@@ -67,29 +92,7 @@ fn timeline(million: &Million) -> String {
                 mean(million, ("connected", CLIENT), |moment| moment.progress.connect_us),
             ],
         },
-    ];
-    let subtitle = format!(
-        "{} sockets on {} cores and {} GiB, one Fourfold process, at most {} descriptors per table; {}",
-        grouped(million.sockets()),
-        million.machine.cores,
-        million.machine.memory_gib,
-        grouped(million.descriptors),
-        million.date
-    );
-    Lines {
-        title: format!(
-            "{} {} through one port to one origin address",
-            grouped(million.connections),
-            million.what()
-        ),
-        subtitle,
-        x: Scale::from_zero(Unit::Seconds),
-        x_title: "since the client's start".into(),
-        panels,
-        bands: bands(million),
-        marks: false,
-    }
-    .draw()
+    ]
 }
 
 fn bands(million: &Million) -> Vec<Band> {
