@@ -118,7 +118,10 @@ impl Instance {
             connects: 1,
             listeners: plan.binds().count(),
         };
-        let layout = plan_shards(engine, &demand, &limits).map_err(anyhow::Error::msg)?;
+        let mut layout = plan_shards(engine, &demand, &limits).map_err(anyhow::Error::msg)?;
+        if let Some(bytes) = plan.buffer_memory_bytes {
+            layout = layout.with_buffer_memory(bytes);
+        }
         let backlog = machine::backlog();
         let listen: Vec<Listen> = plan
             .binds()

@@ -25,6 +25,7 @@ pub(crate) fn plan(root: &Part) -> Option<Plan> {
         max_connections: root.count(&top::MAX_CONNECTIONS).copied(),
         shards: small(root, &top::SHARDS)?,
         engine: root.choice(&top::ENGINE)?,
+        buffer_memory_bytes: root.count(&top::BUFFER_MEMORY).copied(),
         drain_timeout_ms: *root.ms(&top::DRAIN_TIMEOUT)?,
         log: log_of(root.parts(&top::LOG).first())?,
         admin: admin_of(root.parts(&top::ADMIN).first())?,

@@ -334,6 +334,11 @@ section! { top {
         choice::<EngineChoice>(&[]),
         Default::Text("auto"), "0.1",
         "Kernel interface. `auto` probes io_uring and says at start what it chose and why.";
+    BUFFER_MEMORY = "buffer_memory",
+        bytes(1 << 20, 1 << 40),
+        Default::Derived("an eighth of the machine's memory, or of the cgroup's limit"), "0.1",
+        "Memory, over all shards, for what waits for slow clients and servers: bytes that are not taken, heads that are not whole. When \
+         most of it is in use, slow clients go first. At least 1 MiB for each shard.";
     DRAIN_TIMEOUT = "drain_timeout",
         duration(0),
         Default::Text("30s"), "0.1",

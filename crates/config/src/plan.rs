@@ -27,6 +27,8 @@ pub struct Plan {
     /// Number of shards; `None`: derived from cores, `max_connections` and the descriptor limit.
     pub shards: Option<u32>,
     pub engine: EngineChoice,
+    /// For the buffers of all shards; `None`: a part of the machine's memory.
+    pub buffer_memory_bytes: Option<u64>,
     /// How long a graceful stop waits for connections to end; 0: not at all.
     pub drain_timeout_ms: u64,
     pub log: Log,

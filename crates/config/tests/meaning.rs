@@ -44,7 +44,7 @@ fn what_is_not_written_has_its_default() {
                 [[pool]]\nname = \"p\"\n[[pool.server]]\naddress = \"Chat.example.com:9000\"\n";
     let plan = parse("x.toml", text.as_bytes()).unwrap().plan;
     assert_eq!((plan.max_connections, plan.shards, plan.engine), (None, None, EngineChoice::Auto));
-    assert_eq!(plan.drain_timeout_ms, 30_000);
+    assert_eq!((plan.drain_timeout_ms, plan.buffer_memory_bytes), (30_000, None));
     assert_eq!((plan.log.level, plan.log.format), (LogLevel::Info, LogFormat::Human));
     assert_eq!(plan.admin, AdminListen::Default);
     let listener = &plan.listeners[0];

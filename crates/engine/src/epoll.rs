@@ -2,11 +2,13 @@
 //! socket empty or full. An accepted socket asks about output only once one was full: at first it would be told at once. One hot buffer serves most of the traffic: it is filled, passed on and free
 //! again before the next socket is looked at.
 
-use crate::net::{Close, Event, Handler, ListenerId, NO_OWNER, Net, NetStats, Pressure, Refused, Sock};
+use crate::net::{
+    Close, Event, Handler, LONG_TURN_US, ListenerId, NO_OWNER, Net, NetStats, Pressure, Refused, Sock,
+};
 use crate::net::{SEND_QUEUE_HIGH, SEND_QUEUE_LOW};
 use fourfold_base::Millis;
 use fourfold_sys::buffers::{BUFFER_BYTES, Buf, Pool, Queue};
-use fourfold_sys::clock::{monotonic_ms, monotonic_us};
+use fourfold_sys::clock::monotonic_us;
 use fourfold_sys::epoll::{Epoll, Ready, Waker};
 use fourfold_sys::socket::{self, Local, Step};
 use fourfold_sys::{Errno, descriptors};
@@ -53,6 +55,8 @@ struct State {
     /// The peer has reset: nothing more is sent, and what it had said before is read to its end.
     broken: Option<Errno>,
     full: bool,
+    /// The queue has been sent to its end since somebody asked.
+    emptied: bool,
     /// The last read filled its buffers: take more at once.
     bulk: bool,
     /// In `carried`.
@@ -77,6 +81,7 @@ impl State {
             finish: false,
             broken: None,
             full: false,
+            emptied: false,
             bulk: false,
             carried: false,
             dirty: false,
@@ -107,6 +112,7 @@ pub struct EpollNet {
     now_us: u64,
     buffer_shortages: u64,
     turns: u64,
+    long_turns: u64,
 }
 
 /// Marks the data of listeners and of the waker apart from sockets, whose generation never has the top bit.
@@ -141,6 +147,7 @@ impl EpollNet {
             now_us: monotonic_us(),
             buffer_shortages: 0,
             turns: 0,
+            long_turns: 0,
         })
     }
 }
@@ -248,6 +255,10 @@ impl Net for EpollNet {
             .map_or(0, |s| s.queue.bytes())
     }
 
+    fn was_emptied(&mut self, sock: Sock) -> bool {
+        self.state(sock).is_some_and(|state| std::mem::take(&mut state.emptied))
+    }
+
     fn peer_address(&mut self, sock: Sock) -> Result<SocketAddr, Errno> {
         self.state(sock).ok_or(Errno::EBADF)?;
         socket::peer_address(sock.index as RawFd)
@@ -274,9 +285,11 @@ impl Net for EpollNet {
         // What the app did outside events: start, mail, timers. If that tells it something new, its deadline is void, and it
         // may even be finished: then this turn does not wait.
         let told = self.settle(handler);
+        let over_us = monotonic_us();
+        self.long_turns += u64::from(self.turns > 0 && over_us - self.now_us > LONG_TURN_US);
         let timeout = match deadline {
-            _ if told || (!self.carried.is_empty() && self.pool.available() > 0) => Some(0),
-            Some(deadline) => Some(deadline.saturating_sub(monotonic_ms())),
+            _ if told || (!self.carried.is_empty() && self.pool.can_read()) => Some(0),
+            Some(deadline) => Some(deadline.saturating_sub(over_us / 1000)),
             None => None,
         };
         let mut ready = std::mem::take(&mut self.ready);
@@ -304,6 +317,7 @@ impl Net for EpollNet {
             buffers_max: self.pool.limit(),
             buffer_shortages: self.buffer_shortages,
             turns: self.turns,
+            long_turns: self.long_turns,
         }
     }
 
@@ -415,7 +429,7 @@ impl EpollNet {
         let mut buffers = std::mem::take(&mut self.scratch);
         // While buffers are scarce nobody gets more than one.
         let count = if bulk && self.pool.available() > self.pool.limit() / 2 { BULK_BUFFERS } else { 1 };
-        buffers.extend(std::iter::from_fn(|| self.pool.alloc()).take(count));
+        buffers.extend(std::iter::from_fn(|| self.pool.alloc_to_read()).take(count));
         if buffers.is_empty() {
             self.scratch = buffers;
             self.buffer_shortages += 1;
@@ -485,7 +499,7 @@ impl EpollNet {
     fn read_carried<H: Handler<Self>>(&mut self, handler: &mut H) {
         for _ in 0..self.carried.len().min(CARRY_BATCH) {
             // Sends that leave give buffers back, and each wakes the shard.
-            if self.pool.available() == 0 {
+            if !self.pool.can_read() {
                 return;
             }
             let Some(sock) = self.carried.pop_front() else { return };
@@ -535,6 +549,7 @@ impl EpollNet {
             }
         }
         let owner = state.owner;
+        state.emptied |= state.queue.is_empty();
         let finished = state.queue.is_empty() && std::mem::take(&mut state.finish);
         let drained = state.full && state.queue.bytes() <= SEND_QUEUE_LOW;
         if drained {

@@ -98,6 +98,19 @@ pub struct ShardPlan {
     pub reason: String,
 }
 
+impl ShardPlan {
+    /// With so much memory for the buffers of all shards instead of a part of the machine's.
+    #[must_use]
+    pub fn with_buffer_memory(self, bytes: u64) -> Self {
+        Self { buffers_per_shard: buffers_per_shard(bytes, self.shards), ..self }
+    }
+}
+
+fn buffers_per_shard(bytes: u64, shards: usize) -> usize {
+    let buffers = bytes / BUFFER_BYTES as u64 / shards.max(1) as u64;
+    usize::try_from(buffers).unwrap_or(usize::MAX).clamp(BUFFERS_PER_SHARD_MIN, POOL_BUFFERS_MAX)
+}
+
 /// Of the machine's memory, the most that buffers of all shards may take: one part in this many.
 const BUFFER_MEMORY_SHARE: u64 = 8;
 /// What an idle socket costs in kernel and user memory, rounded up; bounds what is held when nobody says how much.
@@ -152,7 +165,6 @@ pub fn plan_shards(engine: Engine, demand: &Demand, limits: &Limits) -> Result<S
         ),
         (None, false) => format!("{shards} shards: one per processor"),
     };
-    let buffers = memory_bytes / BUFFER_MEMORY_SHARE / BUFFER_BYTES as u64 / shards as u64;
     Ok(ShardPlan {
         engine,
         shards,
@@ -161,7 +173,7 @@ pub fn plan_shards(engine: Engine, demand: &Demand, limits: &Limits) -> Result<S
         connections_per_shard: per_shard,
         accept_slots: slots(per_shard, demand.accepts, margin),
         connect_slots: slots(per_shard, demand.connects, 0),
-        buffers_per_shard: (buffers as usize).clamp(BUFFERS_PER_SHARD_MIN, POOL_BUFFERS_MAX),
+        buffers_per_shard: buffers_per_shard(memory_bytes / BUFFER_MEMORY_SHARE, shards),
         reason,
     })
 }
@@ -417,6 +429,15 @@ mod tests {
         let one = Demand { shards: Some(1), ..PROXY };
         let one = plan_shards(Engine::Epoll, &one, &limits(20_000)).unwrap();
         assert_eq!((one.shards, one.connections), (1, one.connections_per_shard));
+    }
+
+    #[test]
+    fn buffers_share_the_memory_that_they_are_given() {
+        let plan = plan_shards(Engine::Uring, &PROXY, &limits(20_000)).unwrap();
+        assert_eq!(plan.buffers_per_shard * plan.shards * BUFFER_BYTES, 1 << 30, "as many as can be counted");
+        let plan = plan.with_buffer_memory(64 << 20);
+        assert_eq!(plan.buffers_per_shard * plan.shards * BUFFER_BYTES, 64 << 20);
+        assert_eq!(plan.with_buffer_memory(1).buffers_per_shard, BUFFERS_PER_SHARD_MIN);
     }
 
     #[test]

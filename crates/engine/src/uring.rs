@@ -6,13 +6,15 @@
 //!
 //! A slot is closed only when none of its operations is in flight, so a completion never meets the slot's successor.
 
-use crate::net::{Close, Event, Handler, ListenerId, NO_OWNER, Net, NetStats, Pressure, Refused, Sock};
+use crate::net::{
+    Close, Event, Handler, LONG_TURN_US, ListenerId, NO_OWNER, Net, NetStats, Pressure, Refused, Sock,
+};
 use crate::net::{SEND_QUEUE_HIGH, SEND_QUEUE_LOW};
 use fourfold_base::Millis;
 use fourfold_base::tables::ACCEPTS_MAX;
 use fourfold_sys::Errno;
 use fourfold_sys::buffers::{BUFFER_BYTES, Buf, Pool, Queue};
-use fourfold_sys::clock::{monotonic_ms, monotonic_us};
+use fourfold_sys::clock::monotonic_us;
 use fourfold_sys::epoll::Waker;
 use fourfold_sys::socket::{self, Local, Step};
 use fourfold_sys::uring::{Completion, Ring, Unavailable, end_receive_installed, shutdown_installed};
@@ -120,6 +122,8 @@ struct State {
     /// The peer has reset: nothing more is sent, and what it had said before is read to its end.
     broken: Option<Errno>,
     full: bool,
+    /// All that was queued at some time since somebody asked has been sent.
+    emptied: bool,
     reset: bool,
     dirty: bool,
     starved: bool,
@@ -154,6 +158,7 @@ impl State {
             finish: false,
             broken: None,
             full: false,
+            emptied: false,
             reset: false,
             dirty: false,
             starved: false,
@@ -207,6 +212,7 @@ pub struct UringNet {
     now_us: u64,
     buffer_shortages: u64,
     turns: u64,
+    long_turns: u64,
 }
 
 impl UringNet {
@@ -253,6 +259,7 @@ impl UringNet {
             now_us: monotonic_us(),
             buffer_shortages: 0,
             turns: 0,
+            long_turns: 0,
         })
     }
 }
@@ -375,6 +382,10 @@ impl Net for UringNet {
             .map_or(0, |s| s.queue.bytes())
     }
 
+    fn was_emptied(&mut self, sock: Sock) -> bool {
+        live(&mut self.states, sock).is_some_and(|state| std::mem::take(&mut state.emptied))
+    }
+
     fn peer_address(&mut self, sock: Sock) -> Result<SocketAddr, Errno> {
         let fd = self.ordinary(sock)?;
         socket::peer_address(fd.as_raw_fd())
@@ -402,9 +413,11 @@ impl Net for UringNet {
         self.lend_buffers();
         self.arm_unarmed();
         let kept = std::mem::take(&mut self.completions);
+        let over_us = monotonic_us();
+        self.long_turns += u64::from(self.turns > 0 && over_us - self.now_us > LONG_TURN_US);
         let timeout = match deadline {
             _ if !kept.is_empty() => Some(0),
-            Some(deadline) => Some(deadline.saturating_sub(monotonic_ms())),
+            Some(deadline) => Some(deadline.saturating_sub(over_us / 1000)),
             None => None,
         };
         let mut batch = std::mem::take(&mut self.batch);
@@ -431,6 +444,7 @@ impl Net for UringNet {
             buffers_max: self.pool.limit(),
             buffer_shortages: self.buffer_shortages,
             turns: self.turns,
+            long_turns: self.long_turns,
         }
     }
 
@@ -681,7 +695,11 @@ impl UringNet {
             return self.close_when_quiet(sock);
         }
         match completion.outcome() {
-            Ok(sent) => state.queue.consume(&mut self.pool, sent),
+            // A send completes when all is taken that was queued as it began.
+            Ok(sent) => {
+                state.queue.consume(&mut self.pool, sent);
+                state.emptied = true;
+            }
             Err(Errno::EAGAIN | Errno::EINTR) => {}
             Err(errno) => return self.fail_send(sock, errno, handler),
         }
@@ -812,7 +830,7 @@ impl UringNet {
             self.provided_target = (self.provided_target * 2).min(self.provided_max);
         }
         while self.ring.provided() < self.provided_target {
-            let Some(buf) = self.pool.alloc() else { break };
+            let Some(buf) = self.pool.alloc_to_read() else { break };
             if !self.ring.provide(&mut self.pool, buf) {
                 break;
             }
@@ -891,7 +909,7 @@ impl UringNet {
             self.bulks.len() as u16
         });
         let Some(buffers) = self.bulks.get_mut(usize::from(op) - 1) else { return };
-        buffers.extend(std::iter::from_fn(|| self.pool.alloc()).take(BULK_BUFFERS));
+        buffers.extend(std::iter::from_fn(|| self.pool.alloc_to_read()).take(BULK_BUFFERS));
         if buffers.is_empty() {
             self.free_bulks.push(op);
             return self.starve(sock);

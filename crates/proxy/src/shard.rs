@@ -15,7 +15,7 @@ use crate::tcp::Tcp;
 use crate::tunnel::Side;
 use fourfold_base::Millis;
 use fourfold_config::Mode;
-use fourfold_engine::{App, Close, Errno, Event, Handler, ListenerId, Net, Sock};
+use fourfold_engine::{App, Close, Errno, Event, Handler, ListenerId, Net, NetStats, Sock};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -36,6 +36,7 @@ pub struct Proxy {
     headroom_at: Millis,
     drain: Option<Drain>,
     buffer_shortages: u64,
+    long_turns: u64,
     shedder: Shedder,
 }
 
@@ -61,6 +62,7 @@ impl Proxy {
             headroom_at: now,
             drain: None,
             buffer_shortages: 0,
+            long_turns: 0,
             shedder: Shedder::default(),
         }
     }
@@ -195,15 +197,24 @@ impl Proxy {
         self.http.pump(cx, pool);
     }
 
+    fn count_stats(&mut self, stats: &NetStats) {
+        let counters = self.core.counters();
+        counters.buffer_shortages.add(stats.buffer_shortages - self.buffer_shortages);
+        counters.long_turns.add(stats.long_turns - self.long_turns);
+        (self.buffer_shortages, self.long_turns) = (stats.buffer_shortages, stats.long_turns);
+    }
+
     // Buffers run out.
 
     fn shed<N: Net>(&mut self, net: &mut N) {
-        let Some(excess) = self.shedder.handle_timeout(net) else { return };
-        let mut holders = Vec::new();
-        self.tcp.holders(net, &mut holders);
-        self.http.holders(net, &mut holders);
         let now = net.now();
-        let (chosen, buffers) = self.shedder.choose(holders, excess, now);
+        if let Some(excess) = self.shedder.handle_timeout(net) {
+            let mut holders = Vec::new();
+            self.tcp.holders(net, &mut holders);
+            self.http.holders(net, &mut holders);
+            self.shedder.choose(holders, excess, now);
+        }
+        let (chosen, buffers) = self.shedder.poll_chosen();
         let count = chosen.len();
         let cx = &mut Cx { net, core: &mut self.core };
         for whose in chosen {
@@ -215,7 +226,7 @@ impl Proxy {
         if count > 0 {
             self.core.counters().shed.add(count as u64);
             self.core.notice(&self.core.shared.notices.shed, now, || {
-                format!("buffers are nearly used up: {count} slow clients that held {buffers} of them were reset; add memory or lower max_connections")
+                format!("buffers are nearly used up: {count} slow clients that held {buffers} of them were reset; raise buffer_memory or lower max_connections")
             });
         }
     }
@@ -370,9 +381,7 @@ impl<N: Net> App<N> for Proxy {
             self.headroom_at = now;
             self.core.upstreams.handle_timeout(now);
         }
-        let shortages = net.stats().buffer_shortages;
-        self.core.counters().buffer_shortages.add(shortages - self.buffer_shortages);
-        self.buffer_shortages = shortages;
+        self.count_stats(&net.stats());
         let dropped = self.core.logs.flush();
         self.core.counters().log_dropped.add(dropped);
         self.shed(net);

@@ -16,7 +16,7 @@ use crate::preface::Caller;
 use crate::reason::Refusal;
 use crate::roster::{self, Row, State};
 use crate::shared::Shared;
-use crate::shed::{Holder, Whose};
+use crate::shed::{Holder, Whose, unsent_of};
 use crate::stash::Stash;
 use crate::tunnel::{Direction, Extra, Line, Phase, Side, Tunnel, Upstream};
 use crate::upstream::{Attempt, Blame, Choice, Want, address_key, blame};
@@ -610,12 +610,13 @@ impl Tcp {
     }
 
     /// Tunnels that hold buffers.
-    pub fn holders<N: Net>(&self, net: &N, holders: &mut Vec<Holder>) {
+    pub fn holders<N: Net>(&self, net: &mut N, holders: &mut Vec<Holder>) {
         let keys = (0..self.tunnels.slots()).filter_map(|slot| self.tunnels.key_at(slot));
         holders.extend(keys.filter_map(|key| {
             let tunnel = self.tunnels.get(key).filter(|tunnel| tunnel.phase == Phase::Open)?;
-            let unsent = net.unsent(tunnel.client) + net.unsent(tunnel.server);
-            (unsent > 0).then_some(Holder { whose: Whose::Tunnel(key), unsent, kept: 0, head_since: None })
+            let (unsent, emptied) = unsent_of(net, &[tunnel.client, tunnel.server]);
+            let whose = Whose::Tunnel(key);
+            (unsent > 0).then_some(Holder { whose, unsent, emptied, kept: 0, head_since: None })
         }));
     }
 

@@ -92,6 +92,7 @@ impl Scenario {
             max_connections: None,
             shards: None,
             engine: EngineChoice::Auto,
+            buffer_memory_bytes: None,
             drain_timeout_ms: 1000,
             log: Log { level: LogLevel::Info, format: LogFormat::Human },
             listeners,

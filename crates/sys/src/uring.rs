@@ -21,6 +21,10 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 const SUBMISSIONS: u32 = 1024;
 const COMPLETIONS: u32 = 8192;
+/// Completions that one [`Ring::wait`] takes; the others come with the next, which does not wait then. What is sent for the first
+/// of them leaves only with that next call: behind thousands of clients that all say something at once it would be late by
+/// milliseconds.
+const TAKEN_MAX: usize = 256;
 const GROUP: u16 = 0;
 /// Entries of the provided-buffer ring; a power of two.
 const PROVIDED_MAX: u16 = 4096;
@@ -292,7 +296,7 @@ impl Ring {
     }
 
     /// Submits what is queued and waits for a completion, at most `timeout_ms` (`None`: for ever). Replaces the content of
-    /// `completions`.
+    /// `completions` by at most [`TAKEN_MAX`] of them.
     pub fn wait(&mut self, timeout_ms: Option<u64>, completions: &mut Vec<Completion>) -> Result<(), Errno> {
         completions.clear();
         let ms = timeout_ms.unwrap_or(u64::MAX / 2);
@@ -309,7 +313,7 @@ impl Ring {
         if self.ring.submission().is_empty() {
             self.forget_prepared();
         }
-        let taken = self.ring.completion().map(|entry| Completion {
+        let taken = self.ring.completion().take(TAKEN_MAX).map(|entry| Completion {
             data: entry.user_data(),
             result: entry.result(),
             more: cqueue::more(entry.flags()),

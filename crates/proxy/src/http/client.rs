@@ -46,6 +46,7 @@ impl Http {
             scanned: 0,
             paused: false,
             full: false,
+            leaving: false,
             ended: false,
             finished: false,
             last: false,
@@ -299,13 +300,14 @@ impl Http {
     pub(super) fn await_next<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
         let now = cx.net.now();
         let Some(client) = self.clients.get_mut(key) else { return };
-        let idle = self
-            .settings
-            .get(usize::from(client.listener))
-            .and_then(|one| Some(one.as_ref()?.keep_alive_timeout_ms));
+        let Some(Some(settings)) = self.settings.get(usize::from(client.listener)) else { return };
+        let (idle, send) = (settings.keep_alive_timeout_ms, settings.send_timeout_ms);
         client.stage = Stage::Head;
         client.scanned = 0;
-        client.deadline = now + idle.unwrap_or(0);
+        // A response that nobody reads is not held for as long as an idle connection may be.
+        client.leaving = send < idle && cx.net.unsent(client.sock) > 0;
+        client.taken = UNKNOWN;
+        client.deadline = now + if client.leaving { send } else { idle };
         self.client_timers.ensure(key.slot, client.deadline);
         if cx.core.draining && client.stash.is_empty() {
             return self.end_client(cx, key);
@@ -419,16 +421,33 @@ impl Http {
             return self.client_timers.set(slot, client.deadline);
         }
         match client.stage {
-            Stage::Head if client.stash.is_empty() => {
-                cx.core.counters().http_idle_closed.add(1);
-                self.dismiss_client(cx, key);
-            }
+            Stage::Head if client.stash.is_empty() => self.on_idle(cx, key),
             Stage::Head => self.refuse(cx, key, Reason::HeaderTimeout, To::STRANGER),
             Stage::Busy(exchange) => self.on_stall(cx, key, exchange),
             Stage::Linger if client.finished => self.close_client(cx, key, Close::Orderly),
             Stage::Linger => self.on_send_stall(cx, key),
             Stage::Closing => {}
         }
+    }
+
+    /// Nothing of a next request has come.
+    fn on_idle<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
+        let Some(client) = self.clients.get_mut(key) else { return };
+        if cx.net.unsent(client.sock) > 0 {
+            client.leaving = true;
+            return self.on_send_stall(cx, key);
+        }
+        if std::mem::take(&mut client.leaving)
+            && let Some(Some(settings)) = self.settings.get(usize::from(client.listener))
+        {
+            let since = client.deadline.saturating_sub(settings.send_timeout_ms);
+            client.deadline = since + settings.keep_alive_timeout_ms;
+            if cx.net.now() < client.deadline {
+                return self.client_timers.set(key.slot, client.deadline);
+            }
+        }
+        cx.core.counters().http_idle_closed.add(1);
+        self.dismiss_client(cx, key);
     }
 
     /// Bytes that the client does not take, for a whole send_timeout.
@@ -474,8 +493,9 @@ impl Http {
 
     /// Of a client between two requests.
     fn idle_since(&self, client: &Client) -> u64 {
-        let settings = self.settings.get(usize::from(client.listener)).and_then(Option::as_ref);
-        client.deadline.saturating_sub(settings.map_or(0, |one| one.keep_alive_timeout_ms))
+        let Some(Some(settings)) = self.settings.get(usize::from(client.listener)) else { return 0 };
+        let waits = if client.leaving { settings.send_timeout_ms } else { settings.keep_alive_timeout_ms };
+        client.deadline.saturating_sub(waits)
     }
 
     /// Resets whatever is left.

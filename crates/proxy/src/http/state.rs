@@ -77,6 +77,8 @@ pub(super) struct Client {
     pub paused: bool,
     /// More is queued for the client than it takes.
     pub full: bool,
+    /// Between two requests: the last response may not have left, and is looked after first.
+    pub leaving: bool,
     /// What lies in the stash is being gone through.
     pub proceeding: bool,
     /// FIN came.
