@@ -54,6 +54,14 @@ pub enum Command {
                             machine can, 1 it cannot, 2 wrong usage."
     )]
     Plan(PlanArgs),
+    /// Ask a running instance
+    #[command(
+        subcommand,
+        after_help = "Without --admin the only instance that runs here is asked.\n\nExamples:\n  fourfold show tuples\n  \
+                            fourfold show tuples --pool chat --at-least half\n  fourfold show events --watch\n  \
+                            fourfold show connections --limit 20 --json\n\nExit status: 0 answered, 1 not, 2 wrong usage"
+    )]
+    Show(ShowCommand),
     /// Run a backend to try things against: it echoes what it gets, or speaks HTTP
     #[command(
         after_help = "Paths in mode http:\n  /                   --bytes bytes            /echo      the request's body, as it comes\n  \
@@ -151,6 +159,9 @@ pub struct RunArgs {
     /// How the kernel is spoken to
     #[arg(long, value_name = "ENGINE")]
     pub engine: Option<EngineArg>,
+    /// Where the instance can be asked: unix:PATH, 127.0.0.1:port, or off; overrides the file
+    #[arg(long, value_name = "ADDR")]
+    pub admin: Option<String>,
     #[command(flatten)]
     pub log: LogArgs,
 }
@@ -177,6 +188,73 @@ pub struct CheckArgs {
     /// The address that the request comes from
     #[arg(long, value_name = "IP", requires = "explain")]
     pub from: Option<IpAddr>,
+}
+
+#[derive(Subcommand)]
+pub enum ShowCommand {
+    /// What runs, and since when
+    Instance(ShowArgs),
+    /// Addresses that are listened on, their connections and kernel queues
+    Listeners(ShowArgs),
+    /// Servers and how they are, by pool
+    Pools(ShowArgs),
+    /// Four-tuples by destination and source: used, free, how fast they go, and when there will be none
+    Tuples(ShowTuplesArgs),
+    /// Clients that are connected, and through which tuple
+    Connections(ShowConnectionsArgs),
+    /// Limits of the configuration and of the kernel, fullest first
+    Limits(ShowArgs),
+    /// Everything that is counted, since the start
+    Counters(ShowArgs),
+    /// What happened lately, why, and what to do
+    Events(ShowArgs),
+}
+
+#[derive(Args)]
+pub struct ShowArgs {
+    /// The instance: a socket's path, unix:PATH, or ip:port
+    #[arg(long, value_name = "SOCKET|ADDR")]
+    pub admin: Option<String>,
+    /// Print what the instance answers
+    #[arg(long)]
+    pub json: bool,
+    /// Ask again in each interval, until interrupted
+    #[arg(long, value_name = "D", num_args = 0..=1, default_missing_value = "1s", require_equals = true)]
+    pub watch: Option<String>,
+}
+
+#[derive(Args)]
+pub struct ShowTuplesArgs {
+    #[command(flatten)]
+    pub show: ShowArgs,
+    /// Only what this pool connects to
+    #[arg(long, value_name = "NAME")]
+    pub pool: Option<String>,
+    /// Only this destination
+    #[arg(long, value_name = "ADDR")]
+    pub to: Option<std::net::SocketAddr>,
+    /// Only destinations that are at least so full
+    #[arg(long, value_name = "STATE")]
+    pub at_least: Option<FillArg>,
+    /// One line for each destination, its sources together
+    #[arg(long)]
+    pub sum: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum, PartialEq, Eq, Debug)]
+pub enum FillArg {
+    Half,
+    Near,
+    Exhausted,
+}
+
+#[derive(Args)]
+pub struct ShowConnectionsArgs {
+    #[command(flatten)]
+    pub show: ShowArgs,
+    /// At most so many
+    #[arg(long, value_name = "N", default_value = "100")]
+    pub limit: String,
 }
 
 #[derive(Args)]

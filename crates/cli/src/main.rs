@@ -12,6 +12,7 @@ mod machine;
 mod origin;
 mod plan;
 mod run;
+mod show;
 mod targets;
 
 use args::{Cli, Command};
@@ -49,6 +50,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Plan(args) => plan::run(&args),
         Command::Origin(args) => origin::run(&args),
         Command::Load(command) => load::run(&command),
+        Command::Show(command) => show::run(&command),
         Command::Demo(args) => demo::run(&args),
     }
 }

@@ -110,12 +110,14 @@ impl<'a> Capacity<'a> {
         each.room(shards as usize)
     }
 
-    /// Shards that hold what is wanted.
+    /// Shards that will be made: those asked for, or as many as it takes; all there can be where even they do not suffice.
     #[must_use]
-    pub fn shards(&self) -> Option<usize> {
-        let needed = self.tables()?.shards_for(self.connections())?;
-        let natural = self.wanted.shards.unwrap_or(self.processors()) as usize;
-        Some(needed.max(natural))
+    pub fn shards(&self) -> usize {
+        let needed = || self.tables().map_or(Some(1), |tables| tables.shards_for(self.connections()));
+        match self.wanted.shards {
+            Some(shards) => shards as usize,
+            None => needed().map_or(SHARDS_MAX, |needed| needed.max(self.processors() as usize)),
+        }
     }
 
     /// Sockets of one connection on the whole machine.
@@ -156,7 +158,8 @@ impl<'a> Capacity<'a> {
     /// Fourfold without a connection.
     #[must_use]
     pub fn process_bytes(&self) -> u64 {
-        cost::PROCESS_BYTES + self.shards().unwrap_or(1) as u64 * cost::SHARD_BYTES
+        let shard = if self.is_uring() { cost::SHARD_BYTES_URING } else { cost::SHARD_BYTES_EPOLL };
+        cost::PROCESS_BYTES + self.shards() as u64 * shard
     }
 
     fn queued_bytes(&self) -> u64 {
@@ -294,7 +297,7 @@ impl<'a> Capacity<'a> {
     pub fn by_backlog(&self, backlog: Option<u64>) -> Option<u64> {
         let somaxconn = self.facts.number("net.core.somaxconn")?;
         let each = backlog.unwrap_or(somaxconn).min(somaxconn) + 1;
-        Some(each * self.shards().unwrap_or(1) as u64)
+        Some(each * self.shards() as u64)
     }
 
     /// For how long a tuple rests that our side closed first.

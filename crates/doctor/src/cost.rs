@@ -4,14 +4,18 @@
 /// seen to take (3.5 to 4.5 KB a socket: sock, inode, dentry, file, LSM).
 pub const PAIR_BYTES: u64 = 8_000;
 /// Kernel memory by which a socket is watched: `struct epitem` and `struct eppoll_entry`, or an armed `struct io_kiocb` and its poll.
+/// Measured as what a control group grows by, less the sockets.
 pub const WATCH_BYTES_EPOLL: u64 = 200;
-pub const WATCH_BYTES_URING: u64 = 340;
-/// Fourfold's own memory per idle tunnel and per WebSocket (docs/benchmarks.md), rounded up.
-pub const USER_BYTES_TCP: u64 = 170;
-pub const USER_BYTES_HTTP: u64 = 200;
-/// Fourfold's own memory before the first connection, its program text included, and for each shard.
-pub const PROCESS_BYTES: u64 = 8 << 20;
-pub const SHARD_BYTES: u64 = 1 << 20;
+pub const WATCH_BYTES_URING: u64 = 220;
+/// Fourfold's own memory per idle tunnel and per WebSocket: 170 and 194 bytes once warm (docs/benchmarks.md), and the pages of tables that
+/// are begun.
+pub const USER_BYTES_TCP: u64 = 220;
+pub const USER_BYTES_HTTP: u64 = 250;
+/// Fourfold's own memory before the first connection, without the program's text, which is given back when memory is short.
+pub const PROCESS_BYTES: u64 = 3 << 19;
+/// For each shard: stack, tables, and buffers that were lent to the kernel once.
+pub const SHARD_BYTES_EPOLL: u64 = 400 << 10;
+pub const SHARD_BYTES_URING: u64 = 1_400 << 10;
 /// Of the machine's available memory, the part that is left to everything else.
 pub const MEMORY_SPARE_PERCENT: u64 = 10;
 /// What the engine reckons a socket takes when nobody says how many connections there shall be.

@@ -125,7 +125,7 @@ fn servers(capacity: &Capacity<'_>) -> usize {
 }
 
 fn descriptors(capacity: &Capacity<'_>, connections: u64) -> Need {
-    let shards = capacity.shards().unwrap_or(1) as u64;
+    let shards = capacity.shards() as u64;
     let here = capacity.tables().map(|tables| tables.descriptors.saturating_mul(shards));
     let how = format!("one for each socket, {SOCKETS} sockets for each connection; {shards} tables here");
     need("descriptors", connections * SOCKETS, here, "", how)

@@ -7,7 +7,7 @@
 use crate::check::{Place, sources};
 use crate::core::Core;
 use crate::counters::Counters;
-use crate::shared::{Mail, PoolState, Target};
+use crate::shared::{Mail, PoolState, ShardState, Target};
 use fourfold_balance::health::{Board, Change, Fault, Health, Notice, Outcome, Reason, Rules, Standing};
 use fourfold_base::Millis;
 use std::net::{IpAddr, SocketAddr};
@@ -213,11 +213,10 @@ impl Core {
             state.health.avoid(path, now);
         }
         let AvoidedPath { source, server, until } = path;
+        // Before anybody here chooses again; the connections that lie ready follow by mail.
         self.upstreams.avoid(pool, server, source, until);
-        for (index, shard) in self.shared.shards.iter().enumerate() {
-            if index != self.shard {
-                shard.tell(Mail::Avoid { pool, server, source, until });
-            }
+        for shard in &self.shared.shards {
+            shard.tell(Mail::Avoid { pool, server, source, until });
         }
     }
 
@@ -320,6 +319,10 @@ impl Core {
                     self.came_up(pool, *server, now);
                 }
                 Change::HalfOpened { .. } | Change::Panic { on: true } => self.freed(pool),
+                Change::CheckedDown { server } => {
+                    let tell = |shard: &ShardState| shard.tell(Mail::Down { pool, server: *server });
+                    self.shared.shards.iter().map(tell).for_each(drop);
+                }
                 _ => {}
             }
         }

@@ -25,6 +25,7 @@ fn plan(listener: Listener) -> Plan {
         shards: Some(1),
         engine: fourfold_config::EngineChoice::Auto,
         drain_timeout_ms: 0,
+        admin: fourfold_config::AdminListen::Off,
         log: fourfold_config::Log { level: LogLevel::Error, format: LogFormat::Human },
         listeners: vec![listener],
         pools: vec![Pool::new("chat", vec![server])],

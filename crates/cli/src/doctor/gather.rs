@@ -19,6 +19,7 @@ pub enum Depth {
 }
 
 pub fn facts(plan: Option<&Plan>, depth: Depth) -> Facts {
+    let memory = cgroup::memory();
     let setting = |name: &str| (name.to_owned(), facts::setting(name).into());
     Facts {
         kernel: Fact::Known(machine::kernel()),
@@ -33,12 +34,12 @@ pub fn facts(plan: Option<&Plan>, depth: Depth) -> Facts {
         memory: facts::memory()
             .map(|(total_bytes, available_bytes)| Memory { total_bytes, available_bytes })
             .into(),
-        cgroup_memory: cgroup::memory().map(bound).into(),
+        pair: pair(&memory).into(),
+        cgroup_memory: memory.map(bound).into(),
         cgroup_pids: cgroup::pids().map(bound).into(),
         sockets: network::sockets()
             .map(|(tcp_pages, orphans, time_wait)| Sockets { tcp_pages, orphans, time_wait })
             .into(),
-        pair: pair().into(),
         conntrack: conntrack(depth).into(),
         neighbours: network::neighbours().into(),
         interfaces: network::interfaces().map(|all| all.into_iter().map(interface).collect()).into(),
@@ -59,9 +60,12 @@ fn interface((name, receive_queues, rps): (String, u64, bool)) -> Interface {
     Interface { name, receive_queues, rps }
 }
 
-fn pair() -> Result<PairMemory, String> {
-    let facts::PairMemory { bytes, charged_bytes } = facts::pair_memory()?;
-    Ok(PairMemory { bytes, charged_bytes })
+/// Whether a limit is of version 1 shows in the name of its file.
+fn pair(memory: &Result<cgroup::Bound, String>) -> Result<PairMemory, String> {
+    let pair = facts::pair_memory()?;
+    let one = memory.as_ref().is_ok_and(|bound| bound.file.ends_with("limit_in_bytes"));
+    let charged_bytes = pair.charged_bytes - if one { pair.accepted_bytes } else { 0 };
+    Ok(PairMemory { bytes: pair.bytes, charged_bytes })
 }
 
 /// Flows that are known betray tracking; where there are none, a connection is made to see.

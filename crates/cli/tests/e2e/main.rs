@@ -5,9 +5,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod admin;
 mod bad_input;
 mod bytes;
 mod edge_log;
+mod edge_log_tcp;
 mod edge_proxy_protocol;
 mod edge_rates;
 mod explain;
@@ -15,6 +17,7 @@ mod faults;
 mod faults_at_rate;
 mod health_faults;
 mod health_rules;
+mod hosts;
 mod http_clients;
 mod http_compare;
 mod http_corpus;

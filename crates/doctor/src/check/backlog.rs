@@ -22,7 +22,7 @@ fn of(capacity: &Capacity<'_>, who: &str, backlog: Option<u64>) -> Option<Found>
     let somaxconn = facts.number("net.core.somaxconn")?;
     let most = capacity.by_backlog(backlog)?;
     let burst = capacity.burst();
-    let shards = capacity.shards().unwrap_or(1);
+    let shards = capacity.shards();
     let each = backlog.unwrap_or(somaxconn).min(somaxconn);
     let what =
         format!("{who}a backlog of {each} for each of {shards} shards: {most} connections in one moment");
@@ -51,7 +51,7 @@ pub fn syn(capacity: &Capacity<'_>) -> Vec<Found> {
         return vec![Found::pass(format!("{max} connections being made, and SYN cookies beyond that"))];
     }
     let burst = capacity.burst();
-    let shards = capacity.shards().unwrap_or(1) as u64;
+    let shards = capacity.shards() as u64;
     let what = format!("{max} connections being made for each of {shards} shards, and no SYN cookies");
     let why =
         "without SYN cookies a flood of SYNs shuts everybody out once three quarters of the queue are taken";

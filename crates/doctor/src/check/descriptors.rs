@@ -85,7 +85,7 @@ pub fn threads(capacity: &Capacity<'_>) -> Vec<Found> {
     let Some(free) = capacity.threads_free() else {
         return vec![Found::pass("no control group limits the number of threads")];
     };
-    let needed = capacity.shards().unwrap_or(1) as u64 + cost::OTHER_THREADS;
+    let needed = capacity.shards() as u64 + cost::OTHER_THREADS;
     let what = format!("{free} more threads may be started, {needed} are needed");
     if free >= needed {
         return vec![Found::pass(what)];

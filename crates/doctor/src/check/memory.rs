@@ -69,6 +69,10 @@ pub fn cgroup(capacity: &Capacity<'_>) -> Vec<Found> {
     vec![Found::at(Limit::held(most, connections), what, why).remedy(remedy)]
 }
 
+/// An empty queue takes its first segment whatever the limit (net/ipv4/tcp_input.c, tcp_data_queue: sk_forced_mem_schedule), so that
+/// what fits into one is slowed down and not stopped.
+const FIRST_SEGMENT_BYTES: u64 = 16 << 10;
+
 pub fn tcp_mem(capacity: &Capacity<'_>) -> Vec<Found> {
     let facts = capacity.facts;
     let Some(most) = capacity.by_tcp_memory() else {
@@ -92,6 +96,10 @@ pub fn tcp_mem(capacity: &Capacity<'_>) -> Vec<Found> {
     let value = format!("{} {pressure} {}", pressure / 4 * 3, pressure / 2 * 3);
     let memory = facts.memory.get().map_or(u64::MAX, |memory| memory.total_bytes / cost::PAGE_BYTES);
     let found = Found::at(Limit::held(most, connections), what, why);
+    let found = match capacity.wanted.queued_bytes {
+        Some(bytes) if bytes > FIRST_SEGMENT_BYTES => found,
+        _ => found.at_most_warn(),
+    };
     if pressure / 2 * 3 > memory / 2 {
         return vec![found.remedy(Remedy::by_hand(
             "more memory: the queues would take more than half of it",

@@ -232,14 +232,17 @@ impl Http {
 
     /// An attempt of this request's has failed: another path, unless that were too many.
     pub(super) fn try_another<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
-        self.leave_place(cx, key);
         let most = self.connects_max(cx.core, key);
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         (exchange.conn, exchange.phase) = (None, Phase::Waiting);
+        let stumbled = exchange.stumbles >= STUMBLES_MAX;
         if exchange.attempts >= most {
+            self.leave_place(cx, key);
             return self.fail(cx, key, Reason::Attempts);
         }
-        if exchange.stumbles >= STUMBLES_MAX || !self.connect(cx, key) {
+        // Whoever waits for a place would take it to fail the same way, give it up for the next, and so on without end.
+        self.give_place_up(cx, key);
+        if stumbled || !self.connect(cx, key) {
             self.wait(cx, key);
         }
     }

@@ -247,6 +247,7 @@ pub fn plan(http: Http, mode: Mode, pools: Vec<Pool>) -> Plan {
         shards: None,
         engine: EngineChoice::Auto,
         drain_timeout_ms: 1000,
+        admin: fourfold_config::AdminListen::Off,
         log: Log { level: LogLevel::Info, format: LogFormat::Human },
         listeners: vec![listener],
         pools,
