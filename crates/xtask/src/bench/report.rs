@@ -1,10 +1,13 @@
 //! Writes results and makes `docs/benchmarks.md` of them.
 
+use super::million::{self, Million};
 use super::results::{
     DIRECT, FaultSample, FillSample, HoldSample, Measure, PacedSample, Protocol, Results, ReuseSample, Spread,
 };
 use crate::workspace;
 use anyhow::{Context, Result};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
@@ -16,13 +19,17 @@ fn results_dir() -> PathBuf {
     workspace::root().join("benches/results")
 }
 
-/// Never overwrites: a second run of a day gets a number.
 pub fn save(results: &Results) -> Result<()> {
+    save_as(results.protocol.name(), &results.date, results)
+}
+
+/// Never overwrites: a second run of a day gets a number.
+pub fn save_as(kind: &str, date: &str, results: &impl Serialize) -> Result<()> {
     let folder = results_dir();
     fs::create_dir_all(&folder)?;
     let names = (1..).map(|run| match run {
-        1 => format!("{}-{}.json", results.protocol.name(), results.date),
-        run => format!("{}-{}-{run:02}.json", results.protocol.name(), results.date),
+        1 => format!("{kind}-{date}.json"),
+        run => format!("{kind}-{date}-{run:02}.json"),
     });
     let free = names.map(|name| folder.join(name)).find(|path| !path.exists());
     let path = free.context("no free file name")?;
@@ -31,29 +38,50 @@ pub fn save(results: &Results) -> Result<()> {
     Ok(())
 }
 
-/// The newest results of a protocol by name, which begins with the date; `None`: there are none yet.
-fn newest(protocol: Protocol) -> Result<Option<(String, Results)>> {
-    let prefix = format!("{}-", protocol.name());
+/// Results of a kind, the newest by name, which begins with the date, first.
+fn results_of<T: DeserializeOwned>(kind: &str) -> Result<impl Iterator<Item = Result<(String, T)>>> {
+    let prefix = format!("{kind}-");
     let names = fs::read_dir(results_dir()).context("no results yet: cargo xtask bench tcp")?;
     let names = names.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let mut names: Vec<String> =
         names.filter(|name| name.starts_with(&prefix) && name.ends_with(".json")).collect();
     names.sort_by_key(|name| name.trim_end_matches(".json").to_string());
-    let Some(name) = names.pop() else { return Ok(None) };
-    let text = fs::read_to_string(results_dir().join(&name))?;
-    let results = serde_json::from_str(&text).with_context(|| name.clone())?;
-    Ok(Some((name, results)))
+    Ok(names.into_iter().rev().map(|name| {
+        let text = fs::read_to_string(results_dir().join(&name))?;
+        let results = serde_json::from_str(&text).with_context(|| name.clone())?;
+        Ok((name, results))
+    }))
 }
 
+/// The document and its pictures, all from the raw figures.
 pub fn write() -> Result<()> {
     let path = workspace::root().join("docs/benchmarks.md");
-    fs::create_dir_all(path.parent().context("docs")?)?;
-    let mut text = String::from("# Benchmarks\n\nMade by `cargo xtask bench report`; do not edit.\n\n");
-    for protocol in [Protocol::Tcp, Protocol::Http] {
-        if let Some((name, results)) = newest(protocol)? {
-            text.push_str(&document(&name, &results));
+    let images = workspace::root().join("docs/images");
+    fs::create_dir_all(&images)?;
+    let mut text = String::from(
+        "# Benchmarks\n\nMade by `cargo xtask bench report` of the raw figures in `benches/results`; do not edit.\n\n",
+    );
+    let mut pictures = Vec::new();
+    for websockets in [false, true] {
+        // Of a million, the newest run that went through.
+        let whole = |million: &Million| million.websockets == websockets && million.aborted.is_none();
+        let newest =
+            results_of::<Million>("million")?.find(|one| one.as_ref().map_or(true, |(_, one)| whole(one)));
+        if let Some((name, million)) = newest.transpose()? {
+            text.push_str(&million::section(&name, &million));
+            pictures.extend(million::pictures(&million));
             println!("{} from benches/results/{name}", path.display());
         }
+    }
+    for protocol in [Protocol::Tcp, Protocol::Http] {
+        if let Some((name, results)) = results_of::<Results>(protocol.name())?.next().transpose()? {
+            text.push_str(&document(&name, &results));
+            pictures.extend(super::pictures::of(&results));
+            println!("{} from benches/results/{name}", path.display());
+        }
+    }
+    for (file, svg) in pictures {
+        fs::write(images.join(file), svg)?;
     }
     fs::write(&path, text.trim_end().to_string() + "\n")?;
     Ok(())
@@ -111,6 +139,9 @@ fn document(name: &str, results: &Results) -> String {
         let _ = writeln!(text, "- not measured: {line}");
     }
     text.push('\n');
+    for (file, _) in super::pictures::of(results) {
+        let _ = write!(text, "![{}](images/{file})\n\n", file.trim_end_matches(".svg").replace('-', " "));
+    }
     text.push_str(&tables(results));
     text
 }
@@ -142,7 +173,7 @@ pub fn tables(results: &Results) -> String {
     text
 }
 
-fn title(protocol: Protocol, scenario: &str) -> &str {
+pub fn title(protocol: Protocol, scenario: &str) -> &str {
     match (protocol, scenario) {
         (Protocol::Tcp, "small") => "Small requests: 64 bytes each way over 64 warm connections",
         (Protocol::Tcp, "new") => {
@@ -158,12 +189,12 @@ fn title(protocol: Protocol, scenario: &str) -> &str {
     }
 }
 
-fn sorted_subjects<'a>(results: &'a Results, scenario: &str) -> Vec<&'a str> {
+pub fn sorted_subjects<'a>(results: &'a Results, scenario: &str) -> Vec<&'a str> {
     in_order(results.subjects(scenario))
 }
 
 /// As in every other table.
-fn in_order(mut subjects: Vec<&str>) -> Vec<&str> {
+pub fn in_order(mut subjects: Vec<&str>) -> Vec<&str> {
     subjects.sort_by_key(|subject| super::subject::ALL.iter().position(|kind| kind.name() == *subject));
     subjects
 }
