@@ -208,7 +208,7 @@ pub struct Loss {
 }
 
 /// Lost requests of a shard that are named; the others are counted.
-const LOSSES_MAX: usize = 10_000;
+const LOSSES_MAX: usize = 1_000;
 
 /// What one shard has recorded.
 pub(crate) struct Record {

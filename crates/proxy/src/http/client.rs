@@ -493,8 +493,9 @@ impl Http {
 
     /// Of a client between two requests.
     fn idle_since(&self, client: &Client) -> u64 {
-        let settings = self.settings.get(usize::from(client.listener)).and_then(Option::as_ref);
-        client.deadline.saturating_sub(settings.map_or(0, |one| one.keep_alive_timeout_ms))
+        let Some(Some(settings)) = self.settings.get(usize::from(client.listener)) else { return 0 };
+        let waits = if client.leaving { settings.send_timeout_ms } else { settings.keep_alive_timeout_ms };
+        client.deadline.saturating_sub(waits)
     }
 
     /// Resets whatever is left.

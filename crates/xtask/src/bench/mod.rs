@@ -9,6 +9,7 @@
 //! Rounds are interleaved and rotated: a noisy minute hits every subject.
 
 mod client;
+mod faults;
 mod hold;
 mod http;
 mod machine;

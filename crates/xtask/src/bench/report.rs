@@ -2,7 +2,7 @@
 
 use super::million::{self, Million};
 use super::results::{
-    DIRECT, FillSample, HoldSample, Measure, PacedSample, Protocol, Results, ReuseSample, Spread,
+    DIRECT, FaultSample, FillSample, HoldSample, Measure, PacedSample, Protocol, Results, ReuseSample, Spread,
 };
 use crate::workspace;
 use anyhow::{Context, Result};
@@ -170,6 +170,9 @@ pub fn tables(results: &Results) -> String {
     }
     if !results.reuses.is_empty() {
         reuse_table(&mut text, results);
+    }
+    if !results.faults.is_empty() {
+        fault_tables(&mut text, results);
     }
     if !results.fills.is_empty() {
         fill_table(&mut text, results);
@@ -365,6 +368,40 @@ fn reuse_table(text: &mut String, results: &Results) {
         );
     }
     text.push('\n');
+}
+
+fn fault_tables(text: &mut String, results: &Results) {
+    text.push_str(
+        "### A server of two fails\n\n\
+         An open loop of 3 000 requests per second, half of them POST with 200 bytes, by a client that never tries twice. *Killed*: five \
+         times by SIGKILL, a second each time, and started again. *Frozen*: for 6 s by SIGSTOP, with a time-out of 1 s per try. All are \
+         to repeat GETs and no POST that has been sent, and balance as they do by themselves. A request is lost that was not answered with 200; a POST is done twice that \
+         was delivered to servers more than once.\n\n",
+    );
+    for fault in ["killed", "frozen"] {
+        let _ = write!(
+            text,
+            "| {fault} | GETs lost | POSTs lost | POSTs done twice | slowest GET, ms | slowest POST, ms | p99, ms | not started |\n\
+             |---|---|---|---|---|---|---|---|\n"
+        );
+        for subject in in_order(results.fault_subjects(fault)) {
+            let cell = |value: fn(&FaultSample) -> f64, digits| {
+                show(results.fault_spread((fault, subject), value), digits)
+            };
+            let _ = writeln!(
+                text,
+                "| {subject} | {} | {} | {} | {} | {} | {} | {} |",
+                cell(|one| one.lost_gets as f64, 0),
+                cell(|one| one.lost_posts as f64, 0),
+                cell(|one| one.posts_twice as f64, 0),
+                cell(|one| one.slowest_get_us as f64 / 1e3, 1),
+                cell(|one| one.slowest_post_us as f64 / 1e3, 1),
+                cell(|one| one.p99_us as f64 / 1e3, 1),
+                cell(|one| one.not_started as f64, 0),
+            );
+        }
+        text.push('\n');
+    }
 }
 
 fn fill_table(text: &mut String, results: &Results) {
