@@ -276,22 +276,43 @@ pub struct Transfer {
     /// Bytes that were put into the send queue, of which so many are not acknowledged. Both may be a little behind.
     pub queued: u64,
     pub unacked: u64,
-    /// Bytes that came, and of them those that nobody has read. Of the same moment.
     pub received: u64,
-    pub unread: u64,
 }
 
 pub fn transfer(fd: RawFd) -> Result<Transfer, Errno> {
+    let (acked, received) = tcp_info(fd)?;
+    let unacked = queue_length(fd, libc::TIOCOUTQ)?;
+    Ok(Transfer { queued: acked + unacked, unacked, received })
+}
+
+/// Bytes that wait to be read. Not true of a socket in a sockmap: there Linux 6.18 counts another queue.
+pub fn unread(fd: RawFd) -> Result<u64, Errno> {
+    queue_length(fd, libc::FIONREAD)
+}
+
+/// Whether so many bytes have come and wait to be read, or more than can be looked at. `read`: what was read of all that came; a
+/// FIN counts as one that came.
+pub fn accounts_for(fd: RawFd, read: u64) -> Result<bool, Errno> {
     /// More comes between two calls now and then, not for ever.
     const TRIES: usize = 1000;
-    let (mut acked, mut received) = tcp_info(fd)?;
+    const LOOK_BYTES: usize = 256 * 1024;
+    let mut look = vec![0u8; LOOK_BYTES];
+    let mut received = tcp_info(fd)?.1;
     for _ in 0..TRIES {
-        let (unread, unacked) = (queue_length(fd, libc::FIONREAD)?, queue_length(fd, libc::TIOCOUTQ)?);
-        let before = received;
-        let queued = acked + unacked;
-        (acked, received) = tcp_info(fd)?;
+        let flags = libc::MSG_DONTWAIT | libc::MSG_PEEK;
+        // SAFETY: LOOK_BYTES bytes are ours and initialised.
+        let waiting = match check_len(unsafe { libc::recv(fd, look.as_mut_ptr().cast(), LOOK_BYTES, flags) })
+        {
+            Err(Errno::EAGAIN) => 0,
+            other => other?,
+        };
+        let before = std::mem::replace(&mut received, tcp_info(fd)?.1);
+        let known = read + waiting as u64;
+        if waiting == LOOK_BYTES {
+            return Ok(known <= received);
+        }
         if before == received {
-            return Ok(Transfer { queued, unacked, received, unread });
+            return Ok(known == received || known + 1 == received);
         }
     }
     Err(Errno::EAGAIN)

@@ -26,9 +26,11 @@ struct Line {
 pub(super) fn run(splicer: &mut Splicer) -> Result<(), String> {
     let line = Line::new().map_err(|error| format!("connections over loopback: {error}"))?;
     let keep = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
+    let refused = |errno| format!("sockets cannot be spliced: {errno}");
+    let begun = splicer.measure(line.ends()).map_err(refused)?;
     (&line.client).write_all(b"early").map_err(keep("sending"))?;
-    let begun = splicer.begin(line.ends()).map_err(|errno| format!("sockets cannot be spliced: {errno}"))?;
-    let result = line.talk(splicer, begun);
+    let entered = splicer.enter(line.ends(), begun).map_err(refused);
+    let result = entered.and_then(|()| line.talk(splicer, begun));
     begun.iter().for_each(|one| splicer.forget(one.key));
     result
 }
@@ -184,11 +186,12 @@ mod tests {
         let mut splicer = Splicer::new(&kernel, 4).unwrap();
         let line = Line::new().unwrap();
         let [up, down] = splicer.begin(line.ends()).unwrap();
-        let mut buf = vec![0; 1 << 20];
+        let piece = [0; 16 * 1024];
         let until = Instant::now() + Duration::from_secs(20);
         let told = loop {
-            send_what_goes(&line.client, &[0; 64 * 1024]);
-            while (&line.server).read(&mut buf).is_ok_and(|n| n > 0) {}
+            // Never more than one on its way, so that nothing piles up.
+            (&line.client).write_all(&piece).unwrap();
+            expect("a piece", &line.server, &piece).unwrap();
             if let Some(told) = splicer.told() {
                 break told;
             }
