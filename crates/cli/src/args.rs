@@ -84,6 +84,15 @@ impl EngineArg {
 }
 
 #[derive(Clone, Copy, ValueEnum, PartialEq, Eq, Debug)]
+pub enum SpliceArg {
+    /// BPF where it is permitted and works, else copying
+    Auto,
+    /// BPF, or do not start
+    Bpf,
+    Off,
+}
+
+#[derive(Clone, Copy, ValueEnum, PartialEq, Eq, Debug)]
 pub enum LogFormatArg {
     Human,
     Json,
@@ -134,6 +143,9 @@ pub struct RunArgs {
     /// How the kernel is spoken to
     #[arg(long, value_name = "ENGINE")]
     pub engine: Option<EngineArg>,
+    /// Whether the kernel carries busy tunnels by itself; also goes before what FILE says
+    #[arg(long, value_name = "HOW")]
+    pub splice: Option<SpliceArg>,
     #[command(flatten)]
     pub log: LogArgs,
 }

@@ -10,7 +10,7 @@ use fourfold_balance::Algorithm;
 use crate::form::Form;
 use crate::plan::http::{AccessFormat, ErrorFormat, Forwarded, ServerHeader};
 use crate::plan::pool::{ProxyProtocol, SameSite};
-use crate::plan::{EngineChoice, LogFormat, LogLevel, Mode, PortMode};
+use crate::plan::{EngineChoice, LogFormat, LogLevel, Mode, PortMode, SpliceMode};
 use fourfold_http::path::{EncodedSlashes, Slashes};
 
 pub(crate) const LISTENERS_MAX: usize = 1_024;
@@ -53,6 +53,7 @@ macro_rules! sections {
 sections! {
     Top = top, "at the top of the file";
     Log = log, "[log]";
+    Splice = splice, "[splice]";
     Listener = listener, "[[listener]]";
     ProxyProtocol = proxy_protocol, "[listener.proxy_protocol]";
     ConnectionRate = connection_rate, "[[listener.connection_rate]]";
@@ -178,6 +179,11 @@ pub(crate) trait Choices: Copy + 'static {
 impl Choices for EngineChoice {
     const ALL: &'static [(&'static str, Self)] =
         &[("auto", EngineChoice::Auto), ("uring", EngineChoice::Uring), ("epoll", EngineChoice::Epoll)];
+}
+
+impl Choices for SpliceMode {
+    const ALL: &'static [(&'static str, Self)] =
+        &[("auto", SpliceMode::Auto), ("bpf", SpliceMode::Bpf), ("off", SpliceMode::Off)];
 }
 
 impl Choices for LogLevel {
@@ -330,6 +336,10 @@ section! { top {
         choice::<EngineChoice>(&[]),
         Default::Text("auto"), "0.1",
         "Kernel interface. `auto` probes io_uring and says at start what it chose and why.";
+    SPLICE = "splice",
+        Kind::Table(Section::Splice),
+        Default::Derived("the defaults of its keys"), "0.1",
+        "Busy tunnels of small messages, WebSockets among them, are carried by the kernel alone (BPF sockmap).";
     DRAIN_TIMEOUT = "drain_timeout",
         duration(0),
         Default::Text("30s"), "0.1",
@@ -350,6 +360,22 @@ section! { top {
         Kind::Later,
         Default::Derived("none"), "",
         "Metrics, health and the dashboard.";
+} }
+
+section! { splice {
+    SPLICE_MODE = "mode",
+        choice::<SpliceMode>(&[]),
+        Default::Text("auto"), "0.1",
+        "`auto` uses BPF where the kernel is Linux 6.16, permits it and passes a trial, and copies elsewhere; `bpf` takes \
+         any kernel that passes and refuses to start on one that does not; `off` copies.";
+    MESSAGES = "messages",
+        Kind::Count { min: 1, max: 250, unit: "messages" },
+        Default::Text("64"), "0.1",
+        "A tunnel is busy after so many messages in a row, in both directions together, each of less than 16 KiB.";
+    GAP = "gap",
+        duration(1),
+        Default::Text("100ms"), "0.1",
+        "The longest time between two messages of such a row.";
 } }
 
 section! { log {

@@ -50,7 +50,7 @@ pub use fourfold_balance::Algorithm;
 pub use fourfold_ports::{PortSpan, SourceSet};
 pub use plan::{
     EngineChoice, HostPort, Listener, Log, LogFormat, LogLevel, Mode, Plan, Pool, PortMode, ProxyProtocolIn,
-    Server, http, pool, template,
+    Server, Splice, SpliceMode, http, pool, template,
 };
 pub use reference::{json_schema, key_reference};
 pub use value::{ValueError, parse_bytes, parse_count, parse_duration_ms};

@@ -27,6 +27,7 @@ pub struct Plan {
     /// Number of shards; `None`: derived from cores, `max_connections` and the descriptor limit.
     pub shards: Option<u32>,
     pub engine: EngineChoice,
+    pub splice: Splice,
     /// How long a graceful stop waits for connections to end; 0: not at all.
     pub drain_timeout_ms: u64,
     pub log: Log,
@@ -72,6 +73,29 @@ pub enum EngineChoice {
     Auto,
     Uring,
     Epoll,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpliceMode {
+    /// BPF where it works, else copying.
+    Auto,
+    /// BPF, or nothing is started.
+    Bpf,
+    Off,
+}
+
+/// When tunnels are carried by the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Splice {
+    pub mode: SpliceMode,
+    /// Messages in a row that make a tunnel busy.
+    pub messages: u8,
+    /// The longest time between two of them.
+    pub gap_ms: u64,
+}
+
+impl Splice {
+    pub const OFF: Self = Self { mode: SpliceMode::Off, messages: 1, gap_ms: 1 };
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,6 +15,7 @@ mod splice;
 mod uring;
 
 pub use epoll::EpollNet;
+pub use fourfold_sys::bpf::Kernel;
 pub use fourfold_sys::buffers::{BUFFER_BYTES, Buf};
 pub use fourfold_sys::socket::{Local, Step};
 pub use fourfold_sys::{Errno, epoll::Waker};

@@ -19,6 +19,7 @@ mod reason;
 mod shard;
 mod shared;
 mod shed;
+mod splice;
 mod stash;
 mod tcp;
 mod tunnel;

@@ -11,6 +11,7 @@
 
 use crate::health::Answerer;
 use crate::http::Entry;
+use crate::splice::Carrier;
 use crate::stash::Stash;
 use fourfold_base::Millis;
 use fourfold_engine::Sock;
@@ -95,6 +96,7 @@ pub(crate) struct Tunnel {
     pub idle_timeout_s: u32,
     /// When a waiting client is refused.
     pub wait_until: Millis,
+    pub carrier: Carrier,
     pub extra: Option<Box<Extra>>,
 }
 
@@ -117,6 +119,7 @@ impl Tunnel {
             unsent: 0,
             idle_timeout_s: 0,
             wait_until: 0,
+            carrier: Carrier::NEW,
             extra: None,
         }
     }

@@ -6,6 +6,7 @@ use fourfold_base::Millis;
 use fourfold_base::prng::Prng;
 use fourfold_config::{
     Algorithm, EngineChoice, HostPort, Listener, Log, LogFormat, LogLevel, Plan, Pool, PortMode, Server,
+    Splice,
 };
 use fourfold_engine::sim::{Behaviour, Style, Tuple};
 use fourfold_ports::{PortSet, PortSpan, SourceSet};
@@ -88,6 +89,7 @@ impl Scenario {
             max_connections: None,
             shards: None,
             engine: EngineChoice::Auto,
+            splice: Splice::OFF,
             drain_timeout_ms: 1000,
             log: Log { level: LogLevel::Info, format: LogFormat::Human },
             listeners,

@@ -219,6 +219,7 @@ pub fn plan(http: Http, mode: Mode, pools: Vec<Pool>) -> Plan {
         max_connections: None,
         shards: None,
         engine: EngineChoice::Auto,
+        splice: fourfold_config::Splice::OFF,
         drain_timeout_ms: 1000,
         log: Log { level: LogLevel::Info, format: LogFormat::Human },
         listeners: vec![listener],
