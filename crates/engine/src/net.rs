@@ -191,8 +191,8 @@ pub trait Net: Sized {
 
     /// Lets the kernel carry what either of two open sockets receives to the other; both are read. `false`: it does not here, or not
     /// now, and nothing has changed. `true`: it does, or will once what is on its way has arrived; until [`Event::Unspliced`], which
-    /// comes for each of the two, nothing is to be sent to either. An end or a failure is told as ever, an end after
-    /// `Unspliced`; nothing of the kind is told of a socket that was closed.
+    /// comes for each of the two, nothing of what that one receives is told. A failure is told as ever, an end after
+    /// `Unspliced`; closing one ends it for both.
     fn splice(&mut self, _a: Sock, _b: Sock) -> bool {
         false
     }
@@ -200,6 +200,11 @@ pub trait Net: Sized {
     fn unsplice(&mut self, _sock: Sock) {}
     /// What the kernel has carried so far of what a spliced socket received. Not on the data path: costs a system call.
     fn carried(&self, _sock: Sock) -> u64 {
+        0
+    }
+
+    /// Of these, while the socket is taken back, what has not reached the other's queue: a slow reader takes it without an event.
+    fn under_way(&self, _sock: Sock) -> u64 {
         0
     }
 

@@ -31,6 +31,8 @@ struct Leaving {
     why: Unspliced,
     ask_at: Millis,
     wait_ms: Millis,
+    /// Bytes that had not arrived when it was asked last.
+    under_way: u64,
     /// Since when the peer has had an empty queue.
     idle_since: Option<Millis>,
 }
@@ -96,6 +98,13 @@ impl Splices {
         }
     }
 
+    pub fn under_way(&self, sock: Sock) -> u64 {
+        match self.flows.get(&sock).map(|flow| &flow.phase) {
+            Some(Phase::Leaving(leaving)) => leaving.under_way,
+            Some(Phase::Carrying) | None => 0,
+        }
+    }
+
     /// The other of two that have not been told to leave.
     pub fn carrying_with(&self, sock: Sock) -> Option<Sock> {
         self.flows.get(&sock).filter(|flow| matches!(flow.phase, Phase::Carrying)).map(|flow| flow.peer)
@@ -116,7 +125,8 @@ impl Splices {
                     (Left { carried, rest: Vec::new() }, Unspliced::Lost)
                 }
             };
-            let leaving = Leaving { left, why, ask_at: now, wait_ms: ASK_FIRST_MS, idle_since: None };
+            let leaving =
+                Leaving { left, why, ask_at: now, wait_ms: ASK_FIRST_MS, under_way: 0, idle_since: None };
             flow.phase = Phase::Leaving(leaving);
             self.leaving.push(sock);
         }
@@ -181,13 +191,14 @@ impl Leaving {
         }
         match peer.map(|fd| splicer.way(begun, self.left.carried, fd)) {
             Some(Ok(Way::Over)) => return true,
-            Some(Ok(Way::Under { full: false })) => {
+            Some(Ok(Way::Under { left, full: false })) => {
+                self.under_way = left;
                 if now >= *self.idle_since.get_or_insert(now) + LOST_MS {
                     self.why = Unspliced::Lost;
                     return true;
                 }
             }
-            Some(Ok(Way::Under { full: true })) => self.idle_since = None,
+            Some(Ok(Way::Under { left, full: true })) => (self.under_way, self.idle_since) = (left, None),
             // The peer's socket is gone, which is told by itself.
             Some(Err(_)) | None => {}
         }

@@ -468,6 +468,10 @@ impl Net for UringNet {
         self.splices.carried(sock)
     }
 
+    fn under_way(&self, sock: Sock) -> u64 {
+        self.splices.under_way(sock)
+    }
+
     fn pool(&self) -> &Pool {
         &self.pool
     }

@@ -111,14 +111,18 @@ impl Accounts {
 
     pub fn look<N: Net>(&mut self, cx: &Cx<'_, N>, key: Key, tunnel: &mut Tunnel) -> Look {
         let now = cx.net.now();
-        if self.count(cx, key, tunnel) {
+        let moved = self.count(cx, key, tunnel);
+        // A slow reader takes what the kernel holds for it, also while the tunnel is on its way back.
+        let under_way = cx.net.under_way(tunnel.client) + cx.net.under_way(tunnel.server);
+        let before = std::mem::replace(&mut tunnel.unsent, under_way as u32);
+        if moved || u64::from(before) != under_way {
             tunnel.active = now;
             return Look::Moves;
         }
         if now >= tunnel.active + QUIET_MS { Look::Quiet } else { Look::Still }
     }
 
-    /// One direction has come back, after `carried` bytes in all. Whether both have.
+    /// One direction has come back, after `carried` bytes in all. How many have.
     pub fn close<N: Net>(
         &mut self,
         cx: &Cx<'_, N>,
@@ -126,13 +130,17 @@ impl Accounts {
         tunnel: &mut Tunnel,
         side: Side,
         carried: u64,
-    ) -> bool {
+    ) -> u8 {
         if self.add(cx, key, tunnel, side, carried) {
             tunnel.active = cx.net.now();
         }
-        let Some(account) = self.0.get_mut(&key.slot) else { return true };
+        let Some(account) = self.0.get_mut(&key.slot) else { return 0 };
         account.back += 1;
-        account.back == 2 && self.0.remove(&key.slot).is_some()
+        let back = account.back;
+        if back == 2 {
+            self.0.remove(&key.slot);
+        }
+        back
     }
 
     /// The tunnel is closed with all that it has.

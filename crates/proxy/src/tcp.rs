@@ -479,16 +479,18 @@ impl Tcp {
         let now = cx.net.now();
         let open = |tunnel: &&mut Tunnel| tunnel.phase == Phase::Open;
         let Some(tunnel) = self.tunnels.get_mut(key).filter(open) else { return };
-        let both = self.spliced.close(cx, key, tunnel, side, bytes);
-        if why == Unspliced::Lost {
+        let back = self.spliced.close(cx, key, tunnel, side, bytes);
+        // A tunnel counts once; that bytes were lost may show in its second direction.
+        if back == 1 || why == Unspliced::Lost {
             splice::counter(cx.core.counters(), why).add(1);
+        }
+        if why == Unspliced::Lost {
             return self.close(cx, key, Close::Reset, Ending::SpliceLost);
         }
-        if !both {
+        if back < 2 {
             return;
         }
-        tunnel.carrier = splice::carrier_after(why);
-        splice::counter(cx.core.counters(), why).add(1);
+        (tunnel.carrier, tunnel.unsent) = (splice::carrier_after(why), 0);
         match Self::idle_timeout(cx.core, tunnel) {
             0 => self.wheel.cancel(key.slot),
             timeout => self.wheel.set(key.slot, (tunnel.active + timeout).max(now)),

@@ -131,8 +131,8 @@ pub struct Left {
 pub enum Way {
     /// All of it is in the peer's send queue.
     Over,
-    /// Not all. `full`: the peer's send queue holds bytes, so it has to wait.
-    Under { full: bool },
+    /// So many bytes are not. `full`: the peer's send queue holds bytes, so they have to wait.
+    Under { left: u64, full: bool },
 }
 
 /// One shard's program and maps.
@@ -251,9 +251,9 @@ impl Splicer {
         let now = socket::transfer(peer)?;
         // The numbers are read one after the other while acknowledgements come: what is queued may look too little, never too
         // much.
-        Ok(match now.queued - begun.queued >= carried {
-            true => Way::Over,
-            false => Way::Under { full: now.unacked > 0 },
+        Ok(match carried.saturating_sub(now.queued.saturating_sub(begun.queued)) {
+            0 => Way::Over,
+            left => Way::Under { left, full: now.unacked > 0 },
         })
     }
 
