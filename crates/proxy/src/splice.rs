@@ -112,10 +112,13 @@ impl Accounts {
     pub fn look<N: Net>(&mut self, cx: &Cx<'_, N>, key: Key, tunnel: &mut Tunnel) -> Look {
         let now = cx.net.now();
         let moved = self.count(cx, key, tunnel);
-        // A slow reader takes what the kernel holds for it, also while the tunnel is on its way back.
-        let under_way = cx.net.under_way(tunnel.client) + cx.net.under_way(tunnel.server);
-        let before = std::mem::replace(&mut tunnel.unsent, under_way as u32);
-        if moved || u64::from(before) != under_way {
+        // While the tunnel is on its way back a slow reader takes bytes without an event: what the kernel still holds for it, and what
+        // the direction that is back already has queued.
+        let held =
+            [tunnel.client, tunnel.server].map(|sock| cx.net.under_way(sock) + cx.net.unsent(sock) as u64);
+        let held = held.iter().sum::<u64>() as u32;
+        let before = std::mem::replace(&mut tunnel.unsent, held);
+        if moved || before != held {
             tunnel.active = now;
             return Look::Moves;
         }
