@@ -17,11 +17,12 @@ cargo xtask test  [--no-install] [--quick]   everything CI runs; installs what t
 cargo xtask tidy                             arrows between crates, unsafe, clocks in ring 0, sizes
 cargo xtask bench tcp [--rounds N] [--seconds S] [--quick] [--peers A,B,…] [--scenarios A,B,…] [--fourfold PATH]
                                              peers against Fourfold on this machine
-                      peers: nginx haproxy envoy fourfold-uring fourfold-epoll
+                      peers: nginx haproxy envoy fourfold-uring fourfold-epoll fourfold-uring-copy fourfold-epoll-copy
                       scenarios: small new bulk-1 bulk-64 hold
 cargo xtask bench http [the same flags] [--clients N]
                                              the same for HTTP and WebSocket; N bounds what idle and reuse scenarios hold
                       scenarios: small 10k new ws latency idle ws-idle reuse
+cargo xtask bpf                              the programs for the kernel under bpf/ anew, from their sources
 cargo xtask compare-http                     nginx and HAProxy beside Fourfold over tests/http, written down under docs/design
 cargo xtask bench report                     docs/benchmarks.md from the newest files under benches/results
 ";
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
     let outcome = match words.as_slice() {
         ["test", flags @ ..] => test::run(flags),
         ["tidy"] => tidy::run(),
+        ["bpf"] => test::build_bpf(),
         ["compare-http"] => test::compare_http(),
         ["bench", rest @ ..] => bench::run(rest),
         [] | ["help" | "-h" | "--help", ..] => {
