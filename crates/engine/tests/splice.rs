@@ -1,6 +1,6 @@
 //! Tunnels that the kernel carries, on both engines: the switch there and back in the midst of traffic, ends, resets, slow
 //! readers. Every byte is checked, and the counts are.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
 use fourfold_base::prng::Prng;
 use fourfold_engine::{
