@@ -2,11 +2,16 @@
 //!
 //! Four levels of 64 slots over ticks of [`TICK_MS`]: exact to one tick up to 1 s, then as exact as the level; a timer
 //! never fires early, and late by at most one tick because a coarse slot is spread over the finer level when its time comes.
+//!
+//! Of thousands that are due at once, those of a crowd that came at once, [`EXPIRED_MAX`] are told at a time, so that their owner
+//! can see to its other work before it asks for the next.
 
 use crate::Millis;
 
 /// Resolution. A timer fires at the first tick at or after its deadline.
 pub const TICK_MS: Millis = 16;
+/// Ids that one [`Wheel::expire`] tells. What is done about each, an answer and a close say, takes some 20 us: a millisecond.
+pub const EXPIRED_MAX: usize = 64;
 const LEVELS: usize = 4;
 const SLOTS: usize = 64;
 const PAGE: usize = 1024;
@@ -20,18 +25,20 @@ struct Link {
     next: u32,
     /// Deadline in ticks since the wheel's start, truncated; 2^32 ticks are two years.
     deadline: u32,
-    /// level * SLOTS + slot, or IDLE.
+    /// level * SLOTS + slot, DUE or IDLE.
     home: u16,
 }
 
 const IDLE: u16 = u16::MAX;
+/// The list of those whose tick has come and that have not been told.
+const DUE: usize = LEVELS * SLOTS;
 const VACANT: Link = Link { prev: NONE, next: NONE, deadline: 0, home: IDLE };
 
 pub struct Wheel {
     start: Millis,
     /// Ticks fully processed.
     tick: u64,
-    heads: [u32; LEVELS * SLOTS],
+    heads: [u32; DUE + 1],
     /// One bit per non-empty slot and level.
     occupied: [u64; LEVELS],
     pages: Vec<Vec<Link>>,
@@ -43,7 +50,7 @@ impl Wheel {
         Self {
             start: now,
             tick: 0,
-            heads: [NONE; LEVELS * SLOTS],
+            heads: [NONE; DUE + 1],
             occupied: [0; LEVELS],
             pages: Vec::new(),
             armed: 0,
@@ -96,26 +103,40 @@ impl Wheel {
         if self.armed == 0 {
             return None;
         }
-        let next = (0..LEVELS).filter_map(|level| self.next_slot_tick(level)).min()?;
+        let next = match self.has_due() {
+            true => self.tick,
+            false => self.next_tick()?,
+        };
         Some(self.start + next * TICK_MS)
     }
 
-    /// Appends the ids whose deadline has come to `due`, each disarmed.
+    /// Appends ids whose deadline has come to `due`, each disarmed. At most [`EXPIRED_MAX`]: [`Self::poll_timeout`] says whether
+    /// there are more. A tick comes when nobody of the one before is left, so that nobody is overtaken for ever.
     pub fn expire(&mut self, now: Millis, due: &mut Vec<u32>) {
         let target = now.saturating_sub(self.start) / TICK_MS;
-        while self.tick < target {
-            if self.armed == 0 {
-                self.tick = target;
-                return;
+        for _ in 0..EXPIRED_MAX {
+            while !self.has_due() {
+                if self.tick >= target {
+                    return;
+                }
+                match self.next_tick().filter(|next| *next <= target) {
+                    Some(next) => self.turn(next),
+                    None => self.tick = target,
+                }
             }
-            let next = (0..LEVELS).filter_map(|level| self.next_slot_tick(level)).min().unwrap_or(target);
-            if next > target {
-                self.tick = target;
-                return;
-            }
-            self.tick = next;
-            self.turn(due);
+            let id = self.heads.get(DUE).copied().unwrap_or(NONE);
+            self.cancel(id);
+            due.push(id);
         }
+    }
+
+    fn has_due(&self) -> bool {
+        self.heads.get(DUE).is_some_and(|id| *id != NONE)
+    }
+
+    /// The first after the present one at which a slot comes up.
+    fn next_tick(&self) -> Option<u64> {
+        (0..LEVELS).filter_map(|level| self.next_slot_tick(level)).min()
     }
 
     /// First tick after the present one at which a slot of `level` comes up.
@@ -131,8 +152,9 @@ impl Wheel {
         Some((here + 1 + u64::from(ahead)) << shift)
     }
 
-    /// Empties every slot that comes up at the present tick: due ids out, later ones to a finer level.
-    fn turn(&mut self, due: &mut Vec<u32>) {
+    /// Goes on to `tick` and empties every slot that comes up then: due ids to their list, later ones to a finer level.
+    fn turn(&mut self, tick: u64) {
+        self.tick = tick;
         for level in (0..LEVELS).rev() {
             let shift = 6 * level as u32;
             if self.tick & ((1 << shift) - 1) != 0 {
@@ -143,11 +165,9 @@ impl Wheel {
             while let Some(link) = self.link(id) {
                 self.unlink(id, link);
                 let ticks = self.tick + u64::from(link.deadline.wrapping_sub(self.tick as u32));
-                if ticks == self.tick {
-                    self.armed -= 1;
-                    due.push(id);
-                } else {
-                    self.place(id, ticks);
+                match ticks == self.tick {
+                    true => self.push(id, DUE, ticks as u32),
+                    false => self.place(id, ticks),
                 }
                 id = link.next;
             }
@@ -162,15 +182,14 @@ impl Wheel {
         let differs = 63 - (at ^ self.tick).leading_zeros();
         let level = ((differs / 6) as usize).min(LEVELS - 1);
         let slot = ((at >> (6 * level)) % SLOTS as u64) as usize;
-        self.push(id, level, slot, ticks as u32);
+        self.push(id, level * SLOTS + slot, ticks as u32);
     }
 
-    fn push(&mut self, id: u32, level: usize, slot: usize, deadline: u32) {
-        let home = level * SLOTS + slot;
+    fn push(&mut self, id: u32, home: usize, deadline: u32) {
         let Some(head) = self.heads.get_mut(home) else { return };
         let next = std::mem::replace(head, id);
-        if let Some(bits) = self.occupied.get_mut(level) {
-            *bits |= 1 << slot;
+        if let Some(bits) = self.occupied.get_mut(home / SLOTS) {
+            *bits |= 1 << (home % SLOTS);
         }
         if let Some(link) = self.link_mut(next) {
             link.prev = id;
@@ -230,6 +249,29 @@ mod tests {
         wheel.expire(2_016, &mut due);
         assert_eq!(due, [3, 3]);
     }
+
+    #[test]
+    fn a_crowd_is_told_in_parts_and_in_the_order_of_its_ticks() {
+        let mut wheel = Wheel::new(0);
+        let most = EXPIRED_MAX as u32;
+        (0..3 * most).for_each(|id| wheel.set(id, 100));
+        wheel.set(3 * most, 90);
+        let mut due = Vec::new();
+        wheel.expire(5_000, &mut due);
+        assert_eq!((due.len(), due[0]), (EXPIRED_MAX, 3 * most), "the earliest first");
+        assert_eq!(wheel.len(), 2 * EXPIRED_MAX + 1);
+        assert!(wheel.poll_timeout().is_some_and(|at| at <= 5_000), "there are more");
+        // Whoever is not told yet can still be spared, and whoever comes meanwhile waits for its tick.
+        let spared = (0..3 * most).find(|id| wheel.is_set(*id)).unwrap();
+        wheel.cancel(spared);
+        wheel.set(9_000, 0);
+        due.clear();
+        (0..3).for_each(|_| wheel.expire(5_000, &mut due));
+        assert_eq!(due.last(), Some(&9_000));
+        assert!(wheel.is_empty() && !due.contains(&spared));
+        assert_eq!(wheel.poll_timeout(), None);
+    }
+
     use crate::prng::Prng;
     use std::collections::HashMap;
 
@@ -258,7 +300,9 @@ mod tests {
                         let hop = wheel.poll_timeout().unwrap_or(now).max(now);
                         now = if rng.chance(1, 4) { hop + u64::from(rng.below(1 << 22)) } else { hop };
                         let mut due = Vec::new();
-                        wheel.expire(now, &mut due);
+                        while wheel.poll_timeout().is_some_and(|at| at <= now) {
+                            wheel.expire(now, &mut due);
+                        }
                         for id in due {
                             let deadline = model.remove(&id).expect("fired without being set");
                             assert!(deadline <= now, "seed {seed}: early by {}", deadline - now);

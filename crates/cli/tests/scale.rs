@@ -7,11 +7,12 @@
 mod common;
 
 use common::lab::free_port;
-use common::program::{BINARY, Ended, die_with_parent};
+use common::program::{BINARY, Ended};
+use common::tools::Load;
 use common::{Config, Crowd, Engine, Lab, Program, eventually};
 use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
 on_both_engines!(
@@ -42,26 +43,10 @@ impl Backend {
 }
 
 /// `fourfold load tcp`, until it is told to stop.
-struct Load(Child);
-
-impl Load {
-    fn start(engine: Engine, target: SocketAddr, connections: u64, sources: &str) -> Self {
-        let mut command = Command::new(BINARY);
-        command.args(["load", "tcp", &target.to_string(), "--json", "--engine", engine.name()]);
-        command.args(["--connections", &connections.to_string(), "--source", sources]);
-        command.args(["--duration", "1h", "--timeout", "10m", "--verify", "200"]);
-        die_with_parent(&mut command);
-        Self(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
-    }
-
-    /// Its report, once it has closed all connections.
-    fn stop(self) -> Value {
-        // SAFETY: no pointers; the child has not been waited for.
-        unsafe { libc::kill(self.0.id() as i32, libc::SIGTERM) };
-        let output = self.0.wait_with_output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"))
-    }
+fn start_load(engine: Engine, target: SocketAddr, connections: u64, sources: &str) -> Load {
+    let connections = connections.to_string();
+    let more = ["--connections", &connections, "--source", sources, "--duration", "1h", "--timeout", "10m"];
+    Load::start("tcp", engine, target, &[&more[..], &["--verify", "200"]].concat())
 }
 
 #[track_caller]
@@ -91,11 +76,11 @@ fn hundred_and_twenty_thousand_connections_to_one_address(engine: Engine) {
                 && report.count("bytes_down") >= connections * TOKEN_BYTES
         })
     };
-    let first = Load::start(engine, program.address, FIRST, "127.0.2.1-127.0.2.4");
+    let first = start_load(engine, program.address, FIRST, "127.0.2.1-127.0.2.4");
     held(FIRST);
     let before = program.resident_bytes();
     let began = Instant::now();
-    let rest = Load::start(engine, program.address, ALL - FIRST, "127.0.3.1-127.0.3.8");
+    let rest = start_load(engine, program.address, ALL - FIRST, "127.0.3.1-127.0.3.8");
     let report = held(ALL);
     let took = began.elapsed();
     let after = program.resident_bytes();
@@ -131,7 +116,7 @@ fn forty_thousand_clients_for_the_tuples_of_one_source(engine: Engine) {
         .top("max_connections = 50_000")
         .pool("sources = [\"127.0.1.1\"]\nqueue_timeout = \"20s\"\nqueue_max = 20_000");
     let program = Program::run(&config);
-    let load = Load::start(engine, program.address, LOADED as u64, "127.0.2.1-127.0.2.2");
+    let load = start_load(engine, program.address, LOADED as u64, "127.0.2.1-127.0.2.2");
     program.report_when("the first are in", |report| report.used() == LOADED as u64);
 
     let mut crowd = Crowd::from(program.address, "127.0.3.1");

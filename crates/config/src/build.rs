@@ -9,9 +9,11 @@ mod pool;
 
 use std::collections::HashMap;
 
-use crate::keys::{Key, listener, log, proxy_protocol, splice, top};
+use crate::form::{self, parse_admin};
+use crate::keys::{Key, access_log, admin, listener, log, proxy_protocol, splice, top};
+use crate::plan::http::AccessLog;
 use crate::plan::{
-    Listener, Log, LogFormat, LogLevel, Mode, Plan, Pool, ProxyProtocolIn, Splice, SpliceMode,
+    AdminListen, Listener, Log, LogFormat, LogLevel, Mode, Plan, Pool, ProxyProtocolIn, Splice, SpliceMode,
 };
 use crate::section::Part;
 
@@ -26,8 +28,10 @@ pub(crate) fn plan(root: &Part) -> Option<Plan> {
         shards: small(root, &top::SHARDS)?,
         engine: root.choice(&top::ENGINE)?,
         splice: splice_of(root.parts(&top::SPLICE).first())?,
+        buffer_memory_bytes: root.count(&top::BUFFER_MEMORY).copied(),
         drain_timeout_ms: *root.ms(&top::DRAIN_TIMEOUT)?,
         log: log_of(root.parts(&top::LOG).first())?,
+        admin: admin_of(root.parts(&top::ADMIN).first())?,
         listeners: listeners.collect::<Option<_>>()?,
         pools,
     })
@@ -72,6 +76,13 @@ fn splice_of(part: Option<&Part>) -> Option<Splice> {
     })
 }
 
+fn admin_of(part: Option<&Part>) -> Option<AdminListen> {
+    match part.and_then(|part| part.text(&admin::LISTEN)) {
+        Some(text) => parse_admin(text).ok(),
+        None => Some(AdminListen::Default),
+    }
+}
+
 fn listener_of(part: &Part, pools: &Names) -> Option<Listener> {
     let pool = match part.text(&listener::POOL) {
         Some(name) => Some(*pools.get(name.as_str())?),
@@ -89,6 +100,7 @@ fn listener_of(part: &Part, pools: &Names) -> Option<Listener> {
         backlog: small(part, &listener::BACKLOG)?,
         connection_rates: rates.map(http::connection_rate).collect::<Option<_>>()?,
         proxy_protocol: optional(part, &listener::PROXY_PROTOCOL, proxy_protocol_of)?,
+        access_log: optional(part, &listener::ACCESS_LOG, access_log_of)?,
         http: match mode {
             Mode::Tcp => None,
             Mode::Http => Some(Box::new(http::http_of(part, pool, pools)?)),
@@ -100,5 +112,12 @@ fn proxy_protocol_of(part: &Part) -> Option<ProxyProtocolIn> {
     Some(ProxyProtocolIn {
         trust: part.cidrs(&proxy_protocol::TRUST)?.clone(),
         required: *part.bool(&proxy_protocol::REQUIRED)?,
+    })
+}
+
+fn access_log_of(part: &Part) -> Option<AccessLog> {
+    Some(AccessLog {
+        format: part.choice(&access_log::FORMAT)?,
+        to: form::access_target(part.text(&access_log::TO)?),
     })
 }

@@ -7,7 +7,7 @@
 
 use fourfold_balance::Algorithm;
 
-use crate::form::Form;
+use crate::form::{self, Form};
 use crate::plan::http::{AccessFormat, ErrorFormat, Forwarded, ServerHeader};
 use crate::plan::pool::{ProxyProtocol, SameSite};
 use crate::plan::{EngineChoice, LogFormat, LogLevel, Mode, PortMode, SpliceMode};
@@ -54,6 +54,7 @@ sections! {
     Top = top, "at the top of the file";
     Log = log, "[log]";
     Splice = splice, "[splice]";
+    Admin = admin, "[admin]";
     Listener = listener, "[[listener]]";
     ProxyProtocol = proxy_protocol, "[listener.proxy_protocol]";
     ConnectionRate = connection_rate, "[[listener.connection_rate]]";
@@ -256,8 +257,11 @@ impl Choices for ErrorFormat {
 }
 
 impl Choices for AccessFormat {
-    const ALL: &'static [(&'static str, Self)] =
-        &[("json", AccessFormat::Json), ("combined", AccessFormat::Combined)];
+    const ALL: &'static [(&'static str, Self)] = &[
+        ("json", AccessFormat::Json),
+        ("combined", AccessFormat::Combined),
+        ("tcplog", AccessFormat::Tcplog),
+    ];
 }
 
 impl Choices for SameSite {
@@ -340,6 +344,11 @@ section! { top {
         Kind::Table(Section::Splice),
         Default::Derived("the defaults of its keys"), "0.1",
         "Busy tunnels of small messages, WebSockets among them, are carried by the kernel alone (BPF sockmap).";
+    BUFFER_MEMORY = "buffer_memory",
+        bytes(1 << 20, 1 << 40),
+        Default::Derived("an eighth of the machine's memory, or of the cgroup's limit"), "0.1",
+        "Memory, over all shards, for what waits for slow clients and servers: bytes that are not taken, heads that are not whole. When \
+         most of it is in use, slow clients go first. At least 1 MiB for each shard.";
     DRAIN_TIMEOUT = "drain_timeout",
         duration(0),
         Default::Text("30s"), "0.1",
@@ -357,9 +366,17 @@ section! { top {
         Default::Required, "0.1",
         "Servers, and how to reach them.";
     ADMIN = "admin",
-        Kind::Later,
-        Default::Derived("none"), "",
-        "Metrics, health and the dashboard.";
+        Kind::Table(Section::Admin),
+        Default::Derived("the defaults of its keys"), "0.1",
+        "Where the running instance can be asked.";
+} }
+
+section! { admin {
+    LISTEN = "listen",
+        Kind::Text(&form::ADMIN_LISTEN),
+        Default::Derived("a socket in the runtime directory, see the guide"), "0.1",
+        "Where `fourfold show` and others ask: a UNIX socket that only its owner may use, or a TCP address of this \
+         machine's loopback, which every local user may use. `off`: nowhere.";
 } }
 
 section! { splice {

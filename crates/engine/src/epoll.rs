@@ -3,14 +3,15 @@
 //! again before the next socket is looked at.
 
 use crate::net::{
-    Close, Event, Handler, ListenerId, NO_OWNER, Net, NetStats, Pressure, Refused, Sock, Unspliced,
+    Close, Event, Handler, LONG_TURN_US, ListenerId, NO_OWNER, Net, NetStats, Pressure, Refused, Sock,
+    Unspliced,
 };
 use crate::net::{SEND_QUEUE_HIGH, SEND_QUEUE_LOW};
 use crate::splice::{Returned, Splices};
 use fourfold_base::Millis;
 use fourfold_sys::bpf::Splicer;
 use fourfold_sys::buffers::{BUFFER_BYTES, Buf, Pool, Queue};
-use fourfold_sys::clock::{monotonic_ms, monotonic_us};
+use fourfold_sys::clock::monotonic_us;
 use fourfold_sys::epoll::{Epoll, Ready, Waker};
 use fourfold_sys::socket::{self, Local, Step};
 use fourfold_sys::{Errno, descriptors};
@@ -54,7 +55,11 @@ struct State {
     /// Registered for output.
     output: bool,
     finish: bool,
+    /// The peer has reset: nothing more is sent, and what it had said before is read to its end.
+    broken: Option<Errno>,
     full: bool,
+    /// The queue has been sent to its end since somebody asked.
+    emptied: bool,
     /// The last read filled its buffers: take more at once.
     bulk: bool,
     /// In `carried`.
@@ -79,7 +84,9 @@ impl State {
             blocked: false,
             output: false,
             finish: false,
+            broken: None,
             full: false,
+            emptied: false,
             bulk: false,
             carried: false,
             dirty: false,
@@ -114,6 +121,7 @@ pub struct EpollNet {
     now_us: u64,
     buffer_shortages: u64,
     turns: u64,
+    long_turns: u64,
 }
 
 /// Marks the data of listeners, of the waker and of the splicer apart from sockets, whose generation never has the top bit.
@@ -151,6 +159,7 @@ impl EpollNet {
             now_us: monotonic_us(),
             buffer_shortages: 0,
             turns: 0,
+            long_turns: 0,
         })
     }
 
@@ -266,6 +275,10 @@ impl Net for EpollNet {
             .map_or(0, |s| s.queue.bytes())
     }
 
+    fn was_emptied(&mut self, sock: Sock) -> bool {
+        self.state(sock).is_some_and(|state| std::mem::take(&mut state.emptied))
+    }
+
     fn peer_address(&mut self, sock: Sock) -> Result<SocketAddr, Errno> {
         self.state(sock).ok_or(Errno::EBADF)?;
         socket::peer_address(sock.index as RawFd)
@@ -320,9 +333,11 @@ impl Net for EpollNet {
         // may even be finished: then this turn does not wait.
         let told = self.settle(handler);
         let deadline = [deadline, self.splices.due()].into_iter().flatten().min();
+        let over_us = monotonic_us();
+        self.long_turns += u64::from(self.turns > 0 && over_us - self.now_us > LONG_TURN_US);
         let timeout = match deadline {
-            _ if told || (!self.carried.is_empty() && self.pool.available() > 0) => Some(0),
-            Some(deadline) => Some(deadline.saturating_sub(monotonic_ms())),
+            _ if told || (!self.carried.is_empty() && self.pool.can_read()) => Some(0),
+            Some(deadline) => Some(deadline.saturating_sub(over_us / 1000)),
             None => None,
         };
         let mut ready = std::mem::take(&mut self.ready);
@@ -351,6 +366,7 @@ impl Net for EpollNet {
             buffers_max: self.pool.limit(),
             buffer_shortages: self.buffer_shortages,
             turns: self.turns,
+            long_turns: self.long_turns,
         }
     }
 
@@ -469,7 +485,7 @@ impl EpollNet {
         let mut buffers = std::mem::take(&mut self.scratch);
         // While buffers are scarce nobody gets more than one.
         let count = if bulk && self.pool.available() > self.pool.limit() / 2 { BULK_BUFFERS } else { 1 };
-        buffers.extend(std::iter::from_fn(|| self.pool.alloc()).take(count));
+        buffers.extend(std::iter::from_fn(|| self.pool.alloc_to_read()).take(count));
         if buffers.is_empty() {
             self.scratch = buffers;
             self.buffer_shortages += 1;
@@ -477,6 +493,11 @@ impl EpollNet {
         }
         let result = socket::receive(sock.index as RawFd, &mut self.pool, &mut buffers);
         let Some(state) = self.state(sock) else { return };
+        let result = match state.broken {
+            // The send that failed has taken the error: an end is what is left of it.
+            Some(errno) if !matches!(&result, Ok(received) if received.bytes > 0) => Err(errno),
+            _ => result,
+        };
         match result {
             Ok(received) if received.bytes > 0 => {
                 // epoll(7): a short read from a stream means that it was emptied; an end already seen is still to be read.
@@ -500,6 +521,20 @@ impl EpollNet {
             Err(errno) => self.fail(sock, errno, handler),
         }
         self.scratch = buffers;
+    }
+
+    /// A server may answer, and reset, before it has read the whole of a request (RFC 9112 9.3): the answer lies ready to be
+    /// read. `true`: the app was told.
+    fn fail_send<H: Handler<Self>>(&mut self, sock: Sock, errno: Errno, handler: &mut H) -> bool {
+        let Some(state) = live(&mut self.states, sock) else { return false };
+        if !state.wanted || !errno.is_reset() {
+            self.fail(sock, errno, handler);
+            return true;
+        }
+        state.queue.clear(&mut self.pool);
+        (state.broken, state.readable, state.ended) = (Some(errno), true, true);
+        self.carry(sock);
+        false
     }
 
     fn fail<H: Handler<Self>>(&mut self, sock: Sock, errno: Errno, handler: &mut H) {
@@ -590,7 +625,7 @@ impl EpollNet {
     fn read_carried<H: Handler<Self>>(&mut self, handler: &mut H) {
         for _ in 0..self.carried.len().min(CARRY_BATCH) {
             // Sends that leave give buffers back, and each wakes the shard.
-            if self.pool.available() == 0 {
+            if !self.pool.can_read() {
                 return;
             }
             let Some(sock) = self.carried.pop_front() else { return };
@@ -626,21 +661,23 @@ impl EpollNet {
         let Some(state) = live(&mut self.states, sock).filter(|state| state.phase == Phase::Open) else {
             return false;
         };
+        if let Some(errno) = state.broken {
+            return self.fail_send(sock, errno, handler);
+        }
         while !state.queue.is_empty() && !state.blocked {
-            let mut result = socket::transmit(sock.index as RawFd, &mut self.pool, &mut state.queue);
+            let mut result =
+                socket::transmit(sock.index as RawFd, &mut self.pool, &mut state.queue, state.finish);
             state.blocked = result == Err(Errno::EAGAIN);
             if state.blocked && !std::mem::replace(&mut state.output, true) {
                 result = self.epoll.watch_again(sock.index as RawFd, pack(sock), true).map(|()| false);
             }
             match result {
                 Ok(_) | Err(Errno::EINTR | Errno::EAGAIN) => {}
-                Err(errno) => {
-                    self.fail(sock, errno, handler);
-                    return true;
-                }
+                Err(errno) => return self.fail_send(sock, errno, handler),
             }
         }
         let owner = state.owner;
+        state.emptied |= state.queue.is_empty();
         let finished = state.queue.is_empty() && std::mem::take(&mut state.finish);
         let drained = state.full && state.queue.bytes() <= SEND_QUEUE_LOW;
         if drained {

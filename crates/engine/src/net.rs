@@ -147,7 +147,12 @@ pub struct NetStats {
     /// Times that a socket had bytes to read and there was no buffer; it was read later.
     pub buffer_shortages: u64,
     pub turns: u64,
+    /// Turns that took longer than [`LONG_TURN_US`].
+    pub long_turns: u64,
 }
+
+/// A socket that is ready waits for the turn's others. On a machine with other work, time without a processor counts as well.
+pub const LONG_TURN_US: u64 = 10_000;
 
 /// Receives the events of one turn, and may act on the net while it does.
 pub trait Handler<N: Net> {
@@ -180,6 +185,8 @@ pub trait Net: Sized {
     fn close(&mut self, sock: Sock, how: Close);
     /// Bytes queued and not yet taken by the kernel.
     fn unsent(&self, sock: Sock) -> usize;
+    /// Whether the kernel has taken all that was queued at some time since this was last asked.
+    fn was_emptied(&mut self, sock: Sock) -> bool;
     /// Not on the data path: costs system calls.
     fn peer_address(&mut self, sock: Sock) -> Result<SocketAddr, Errno>;
     /// Our own end of a connection. Not on the data path: costs system calls.

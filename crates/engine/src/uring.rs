@@ -7,15 +7,17 @@
 //! A slot is closed only when none of its operations is in flight, so a completion never meets the slot's successor.
 
 use crate::net::{
-    Close, Event, Handler, ListenerId, NO_OWNER, Net, NetStats, Pressure, Refused, Sock, Unspliced,
+    Close, Event, Handler, LONG_TURN_US, ListenerId, NO_OWNER, Net, NetStats, Pressure, Refused, Sock,
+    Unspliced,
 };
 use crate::net::{SEND_QUEUE_HIGH, SEND_QUEUE_LOW};
 use crate::splice::{Returned, Splices};
 use fourfold_base::Millis;
+use fourfold_base::tables::ACCEPTS_MAX;
 use fourfold_sys::Errno;
 use fourfold_sys::bpf::Splicer;
 use fourfold_sys::buffers::{BUFFER_BYTES, Buf, Pool, Queue};
-use fourfold_sys::clock::{monotonic_ms, monotonic_us};
+use fourfold_sys::clock::monotonic_us;
 use fourfold_sys::epoll::Waker;
 use fourfold_sys::socket::{self, Local, Step};
 use fourfold_sys::uring::{Completion, Ring, Unavailable, end_receive_installed, shutdown_installed};
@@ -32,11 +34,6 @@ const PROVIDED_START: usize = 64;
 const PROVIDED_SOCKETS: usize = 64;
 const PROVIDED_FEWEST_MAX: usize = 128;
 const PROVIDED_MOST_MAX: usize = 2048;
-
-/// Accepts in flight for one listener, each with a slot set aside. Eight cost a tenth more CPU per connection, more than sixteen
-/// gain nothing; a multishot accept would be 4 % cheaper, but says nothing of who connects, and takes connections in from the
-/// backlog to lose them when the table is full.
-pub(crate) const ACCEPTS_MAX: u32 = 16;
 
 /// How often, and how long each time, a net that is dropped waits for its listeners to be let go.
 const FAREWELL_TURNS: usize = 100;
@@ -131,7 +128,11 @@ struct State {
     ended: bool,
     sending: bool,
     finish: bool,
+    /// The peer has reset: nothing more is sent, and what it had said before is read to its end.
+    broken: Option<Errno>,
     full: bool,
+    /// All that was queued at some time since somebody asked has been sent.
+    emptied: bool,
     reset: bool,
     dirty: bool,
     starved: bool,
@@ -182,7 +183,9 @@ impl State {
             ended: false,
             sending: false,
             finish: false,
+            broken: None,
             full: false,
+            emptied: false,
             reset: false,
             dirty: false,
             starved: false,
@@ -244,6 +247,7 @@ pub struct UringNet {
     now_us: u64,
     buffer_shortages: u64,
     turns: u64,
+    long_turns: u64,
 }
 
 impl UringNet {
@@ -294,6 +298,7 @@ impl UringNet {
             now_us: monotonic_us(),
             buffer_shortages: 0,
             turns: 0,
+            long_turns: 0,
         })
     }
 
@@ -424,6 +429,10 @@ impl Net for UringNet {
             .map_or(0, |s| s.queue.bytes())
     }
 
+    fn was_emptied(&mut self, sock: Sock) -> bool {
+        live(&mut self.states, sock).is_some_and(|state| std::mem::take(&mut state.emptied))
+    }
+
     fn peer_address(&mut self, sock: Sock) -> Result<SocketAddr, Errno> {
         let fd = self.ordinary(sock)?;
         socket::peer_address(fd.as_raw_fd())
@@ -487,9 +496,11 @@ impl Net for UringNet {
         let kept = std::mem::take(&mut self.completions);
         let preparing = self.preparing.first().map(|first| first.until);
         let deadline = [deadline, preparing, self.splices.due()].into_iter().flatten().min();
+        let over_us = monotonic_us();
+        self.long_turns += u64::from(self.turns > 0 && over_us - self.now_us > LONG_TURN_US);
         let timeout = match deadline {
             _ if !kept.is_empty() => Some(0),
-            Some(deadline) => Some(deadline.saturating_sub(monotonic_ms())),
+            Some(deadline) => Some(deadline.saturating_sub(over_us / 1000)),
             None => None,
         };
         let mut batch = std::mem::take(&mut self.batch);
@@ -518,6 +529,7 @@ impl Net for UringNet {
             buffers_max: self.pool.limit(),
             buffer_shortages: self.buffer_shortages,
             turns: self.turns,
+            long_turns: self.long_turns,
         }
     }
 
@@ -721,6 +733,10 @@ impl UringNet {
     fn on_end<H: Handler<Self>>(&mut self, sock: Sock, handler: &mut H) {
         self.abort_splice(sock, handler);
         let Some(state) = live(&mut self.states, sock) else { return };
+        // The send that failed has taken the error: an end is what is left of it.
+        if let Some(errno) = state.broken {
+            return self.fail(sock, errno, handler);
+        }
         (state.ended, state.wanted) = (true, false);
         let owner = state.owner;
         handler.on_event(self, Event::Eof { sock, owner });
@@ -767,9 +783,13 @@ impl UringNet {
             return self.close_when_quiet(sock);
         }
         match completion.outcome() {
-            Ok(sent) => state.queue.consume(&mut self.pool, sent),
+            // A send completes when all is taken that was queued as it began.
+            Ok(sent) => {
+                state.queue.consume(&mut self.pool, sent);
+                state.emptied = true;
+            }
             Err(Errno::EAGAIN | Errno::EINTR) => {}
-            Err(errno) => return self.fail(sock, errno, handler),
+            Err(errno) => return self.fail_send(sock, errno, handler),
         }
         if !state.queue.is_empty() || state.finish || state.splice == Splice::Preparing {
             mark_dirty(&mut self.dirty, state, sock);
@@ -785,6 +805,14 @@ impl UringNet {
         match completion.outcome() {
             // ENOTCONN: the peer has reset; receiving tells.
             Ok(fd) => drop(shutdown_installed(fd as i32)),
+            // Not all that it was to follow has been sent.
+            Err(Errno::ECANCELED) => {
+                if let Some(state) = live(&mut self.states, sock) {
+                    state.finish = true;
+                    mark_dirty(&mut self.dirty, state, sock);
+                }
+                return self.landed(sock);
+            }
             // No descriptor to spare: the slow way, through a kernel thread.
             Err(_) => return self.ring.shutdown(sock.index, pack(Op::Shutdown, sock)),
         }
@@ -985,6 +1013,17 @@ impl UringNet {
         }
     }
 
+    /// A server may answer, and reset, before it has read the whole of a request (RFC 9112 9.3): the answer lies ready to be
+    /// read.
+    fn fail_send<H: Handler<Self>>(&mut self, sock: Sock, errno: Errno, handler: &mut H) {
+        let Some(state) = live(&mut self.states, sock) else { return };
+        if !state.wanted || !errno.is_reset() {
+            return self.fail(sock, errno, handler);
+        }
+        state.queue.clear(&mut self.pool);
+        state.broken = Some(errno);
+    }
+
     fn fail<H: Handler<Self>>(&mut self, sock: Sock, errno: Errno, handler: &mut H) {
         let Some(state) = live(&mut self.states, sock) else { return };
         if !state.sending {
@@ -1018,7 +1057,7 @@ impl UringNet {
             self.provided_target = (self.provided_target * 2).min(self.provided_max);
         }
         while self.ring.provided() < self.provided_target {
-            let Some(buf) = self.pool.alloc() else { break };
+            let Some(buf) = self.pool.alloc_to_read() else { break };
             if !self.ring.provide(&mut self.pool, buf) {
                 break;
             }
@@ -1068,8 +1107,16 @@ impl UringNet {
         if !state.queue.is_empty() {
             state.sending = true;
             state.in_flight += 1;
-            self.ring.send(sock.index, &self.pool, &state.queue, pack(Op::Send, sock));
-        } else if std::mem::take(&mut state.finish) {
+            let data = pack(Op::Send, sock);
+            if !state.finish {
+                return self.ring.send(sock.index, &self.pool, &state.queue, data);
+            }
+            let install = pack(Op::Install, sock);
+            if self.ring.send_last(sock.index, &self.pool, &state.queue, data, install) {
+                state.finish = false;
+                state.in_flight += 1;
+            }
+        } else if state.broken.is_none() && std::mem::take(&mut state.finish) {
             state.in_flight += 1;
             self.ring.install(sock.index, pack(Op::Install, sock));
         }
@@ -1098,7 +1145,7 @@ impl UringNet {
             self.bulks.len() as u16
         });
         let Some(buffers) = self.bulks.get_mut(usize::from(op) - 1) else { return };
-        buffers.extend(std::iter::from_fn(|| self.pool.alloc()).take(BULK_BUFFERS));
+        buffers.extend(std::iter::from_fn(|| self.pool.alloc_to_read()).take(BULK_BUFFERS));
         if buffers.is_empty() {
             self.free_bulks.push(op);
             return self.starve(sock);

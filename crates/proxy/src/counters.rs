@@ -93,6 +93,7 @@ counters! {
         http_idle_closed: "Connections closed because no request came within the keep-alive or first-byte timeout",
         log_dropped: "Lines of the access log dropped because they came faster than they could be written",
         buffer_shortages: "Times a read had to wait for a buffer",
+        long_turns: "Times a shard was busy for more than 10 ms while its other connections waited; what else runs on its processor counts as well",
     }
 }
 

@@ -4,17 +4,18 @@
 
 use crate::check::Checks;
 use crate::core::{Core, Cx};
-use crate::http::Http;
+use crate::http::{Http, Way};
 use crate::owner::{self, Tag};
 use crate::preface::{Caller, Prefaces, Ready};
 use crate::reason::Refusal;
+use crate::roster::{self, Inquiry};
 use crate::shared::{Mail, Shared};
 use crate::shed::{Shedder, Whose};
 use crate::tcp::Tcp;
 use crate::tunnel::Side;
 use fourfold_base::Millis;
 use fourfold_config::Mode;
-use fourfold_engine::{App, Close, Errno, Event, Handler, ListenerId, Net, Sock};
+use fourfold_engine::{App, Close, Errno, Event, Handler, ListenerId, Net, NetStats, Sock};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -35,6 +36,7 @@ pub struct Proxy {
     headroom_at: Millis,
     drain: Option<Drain>,
     buffer_shortages: u64,
+    long_turns: u64,
     shedder: Shedder,
 }
 
@@ -60,6 +62,7 @@ impl Proxy {
             headroom_at: now,
             drain: None,
             buffer_shortages: 0,
+            long_turns: 0,
             shedder: Shedder::default(),
         }
     }
@@ -194,15 +197,24 @@ impl Proxy {
         self.http.pump(cx, pool);
     }
 
+    fn count_stats(&mut self, stats: &NetStats) {
+        let counters = self.core.counters();
+        counters.buffer_shortages.add(stats.buffer_shortages - self.buffer_shortages);
+        counters.long_turns.add(stats.long_turns - self.long_turns);
+        (self.buffer_shortages, self.long_turns) = (stats.buffer_shortages, stats.long_turns);
+    }
+
     // Buffers run out.
 
     fn shed<N: Net>(&mut self, net: &mut N) {
-        let Some(excess) = self.shedder.handle_timeout(net) else { return };
-        let mut holders = Vec::new();
-        self.tcp.holders(net, &mut holders);
-        self.http.holders(net, &mut holders);
         let now = net.now();
-        let (chosen, buffers) = self.shedder.choose(holders, excess, now);
+        if let Some(excess) = self.shedder.handle_timeout(net) {
+            let mut holders = Vec::new();
+            self.tcp.holders(net, &mut holders);
+            self.http.holders(net, &mut holders);
+            self.shedder.choose(holders, excess, now);
+        }
+        let (chosen, buffers) = self.shedder.poll_chosen();
         let count = chosen.len();
         let cx = &mut Cx { net, core: &mut self.core };
         for whose in chosen {
@@ -214,7 +226,7 @@ impl Proxy {
         if count > 0 {
             self.core.counters().shed.add(count as u64);
             self.core.notice(&self.core.shared.notices.shed, now, || {
-                format!("buffers are nearly used up: {count} slow clients that held {buffers} of them were reset; add memory or lower max_connections")
+                format!("buffers are nearly used up: {count} slow clients that held {buffers} of them were reset; raise buffer_memory or lower max_connections")
             });
         }
     }
@@ -324,6 +336,14 @@ impl<N: Net> App<N> for Proxy {
             }
             Mail::Avoid { pool, server, source, until } => {
                 self.core.upstreams.avoid(pool, server, source, until);
+                let cx = &mut Cx { net: &mut *net, core: &mut self.core };
+                if until > 0 {
+                    self.http.give_up(cx, pool, Way { server, source: Some(source) });
+                }
+            }
+            Mail::Down { pool, server } => {
+                let cx = &mut Cx { net: &mut *net, core: &mut self.core };
+                self.http.give_up(cx, pool, Way { server: Some(server), source: None });
             }
             Mail::Reclaim { pool } => {
                 let cx = &mut Cx { net: &mut *net, core: &mut self.core };
@@ -333,6 +353,11 @@ impl<N: Net> App<N> for Proxy {
             Mail::Look => {}
             Mail::Drain { deadline } => self.drain(net, deadline),
             Mail::Trim => net.trim(),
+            Mail::Roster(Inquiry { place, rows_max, reply }) => {
+                let cx = &mut Cx { net: &mut *net, core: &mut self.core };
+                // Whoever asked may have given up.
+                let _ = reply.try_send(roster::page(cx, &self.tcp, &self.http, place, rows_max));
+            }
         }
         self.relieve_all(net);
     }
@@ -356,9 +381,7 @@ impl<N: Net> App<N> for Proxy {
             self.headroom_at = now;
             self.core.upstreams.handle_timeout(now);
         }
-        let shortages = net.stats().buffer_shortages;
-        self.core.counters().buffer_shortages.add(shortages - self.buffer_shortages);
-        self.buffer_shortages = shortages;
+        self.count_stats(&net.stats());
         let dropped = self.core.logs.flush();
         self.core.counters().log_dropped.add(dropped);
         self.shed(net);

@@ -13,6 +13,10 @@ const CHUNK_BYTES: usize = CHUNK_BUFFERS * BUFFER_BYTES;
 const NONE: u16 = u16::MAX;
 const _: () = assert!(BUFFER_BYTES <= u16::MAX as usize);
 
+/// Of a pool's buffers, one in so many is not read into: what was read can be answered and sent on while all others are in use,
+/// and reading waits until some come free.
+const RESERVE_SHARE: usize = 16;
+
 /// Most buffers that a pool can count: ids are 16 bits, as in io_uring's completions.
 pub const POOL_BUFFERS_MAX: usize = 32 * 1024;
 
@@ -79,6 +83,16 @@ impl Pool {
     /// Buffers that could still be had.
     pub fn available(&self) -> usize {
         self.limit.saturating_sub(self.in_use())
+    }
+
+    /// Whether there is a buffer to read into.
+    pub fn can_read(&self) -> bool {
+        self.available() > self.limit / RESERVE_SHARE
+    }
+
+    /// A buffer to read into. `None`: what is left is for answers.
+    pub fn alloc_to_read(&mut self) -> Option<Buf> {
+        if self.can_read() { self.alloc() } else { None }
     }
 
     /// An empty-headed buffer of full capacity, to be filled and truncated. `None`: the limit is reached or the kernel
@@ -307,6 +321,16 @@ mod tests {
         let buf = pool.alloc().unwrap();
         assert!(pool.bytes(&buf).iter().all(|b| *b == 0), "trimmed memory reads as zero");
         pool.free(buf);
+    }
+
+    #[test]
+    fn what_was_read_can_be_answered() {
+        let mut pool = Pool::new(32);
+        let read: Vec<Buf> = std::iter::from_fn(|| pool.alloc_to_read()).collect();
+        let answers: Vec<Buf> = std::iter::from_fn(|| pool.write(b"x")).collect();
+        assert_eq!((read.len(), answers.len()), (30, 2));
+        read.into_iter().chain(answers).for_each(|buf| pool.free(buf));
+        assert!(pool.can_read());
     }
 
     #[test]

@@ -432,20 +432,28 @@ pub fn receive(fd: RawFd, pool: &mut Pool, buffers: &mut Vec<Buf>) -> Result<Rec
     result.map(|bytes| Received { bytes, filled: bytes == capacity })
 }
 
-/// Writes once from the head of `queue`; the sent bytes have left it. `true`: the queue is empty now.
-pub fn transmit(fd: RawFd, pool: &mut Pool, queue: &mut Queue) -> Result<bool, Errno> {
+/// What `send` is told. A FIN that follows at once travels with the last bytes: tcp(7) holds them back for it (MSG_MORE), and
+/// `tcp_send_fin()` marks that segment instead of making one of its own.
+pub(crate) fn send_flags(fin_follows: bool) -> libc::c_int {
+    libc::MSG_NOSIGNAL | if fin_follows { libc::MSG_MORE } else { 0 }
+}
+
+/// Writes once from the head of `queue`; the sent bytes have left it. `true`: the queue is empty now. With `fin_follows` the
+/// caller ends the connection's direction as soon as it is.
+pub fn transmit(fd: RawFd, pool: &mut Pool, queue: &mut Queue, fin_follows: bool) -> Result<bool, Errno> {
     let mut pieces = [EMPTY_PIECE; PIECES_MAX];
     let count = queue.pieces(pool, &mut pieces);
+    let flags = send_flags(fin_follows);
     let result = if count == 1 {
         // SAFETY: the piece lies in a buffer that the queue owns.
-        unsafe { libc::send(fd, pieces[0].iov_base, pieces[0].iov_len, libc::MSG_NOSIGNAL) }
+        unsafe { libc::send(fd, pieces[0].iov_base, pieces[0].iov_len, flags) }
     } else {
         // SAFETY: all zero is a valid msghdr.
         let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
         message.msg_iov = pieces.as_mut_ptr();
         message.msg_iovlen = count;
         // SAFETY: the pieces lie in buffers that the queue owns.
-        unsafe { libc::sendmsg(fd, &raw const message, libc::MSG_NOSIGNAL) }
+        unsafe { libc::sendmsg(fd, &raw const message, flags) }
     };
     let sent = check_len(result)?;
     queue.consume(pool, sent);

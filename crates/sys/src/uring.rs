@@ -21,6 +21,10 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 const SUBMISSIONS: u32 = 1024;
 const COMPLETIONS: u32 = 8192;
+/// Completions that one [`Ring::wait`] takes; the others come with the next, which does not wait then. What is sent for the first
+/// of them leaves only with that next call: behind thousands of clients that all say something at once it would be late by
+/// milliseconds.
+const TAKEN_MAX: usize = 256;
 const GROUP: u16 = 0;
 /// Entries of the provided-buffer ring; a power of two.
 const PROVIDED_MAX: u16 = 4096;
@@ -189,11 +193,33 @@ impl Ring {
         self.push(entry.user_data(data));
     }
 
-    /// Sends the head of `queue`, which keeps its bytes until the completion. Completes short only on an error.
+    /// Sends the head of `queue`, at most [`PIECES_MAX`] pieces, which keeps its bytes until the completion. Completes short only
+    /// on an error.
     pub fn send(&mut self, slot: u32, pool: &Pool, queue: &Queue, data: u64) {
+        let (entry, _) = self.send_entry(slot, pool, queue, false);
+        self.push(entry.user_data(data));
+    }
+
+    /// [`Ring::send`], and [`Ring::install`] once all of the queue is sent, for the FIN that then follows at once. `false`: the
+    /// queue has more pieces, nothing is installed. After a short send the installation completes with ECANCELED.
+    pub fn send_last(&mut self, slot: u32, pool: &Pool, queue: &Queue, data: u64, install: u64) -> bool {
+        self.reserve(2);
+        let (entry, all) = self.send_entry(slot, pool, queue, true);
+        if !all {
+            self.push(entry.user_data(data));
+            return false;
+        }
+        self.push(entry.flags(Flags::IO_LINK).user_data(data));
+        self.install(slot, install);
+        true
+    }
+
+    fn send_entry(&mut self, slot: u32, pool: &Pool, queue: &Queue, fin_follows: bool) -> (Entry, bool) {
         let mut pieces = [EMPTY_PIECE; PIECES_MAX];
-        let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
-        let entry = match queue.pieces(pool, &mut pieces) {
+        let count = queue.pieces(pool, &mut pieces);
+        let all = pieces.iter().take(count).map(|piece| piece.iov_len).sum::<usize>() == queue.bytes();
+        let flags = socket::send_flags(fin_follows && all) | libc::MSG_WAITALL;
+        let entry = match count {
             1 => {
                 let [piece, ..] = pieces;
                 let len = piece.iov_len as u32;
@@ -204,7 +230,7 @@ impl Ring {
                 opcode::SendMsg::new(Fixed(slot), message).flags(flags as u32).build()
             }
         };
-        self.push(entry.user_data(data));
+        (entry, all)
     }
 
     /// Opens `slot` and connects it. One completion per [`Step`] that fails, tagged by `data(step)`, and always one for
@@ -270,7 +296,7 @@ impl Ring {
     }
 
     /// Submits what is queued and waits for a completion, at most `timeout_ms` (`None`: for ever). Replaces the content of
-    /// `completions`.
+    /// `completions` by at most [`TAKEN_MAX`] of them.
     pub fn wait(&mut self, timeout_ms: Option<u64>, completions: &mut Vec<Completion>) -> Result<(), Errno> {
         completions.clear();
         let ms = timeout_ms.unwrap_or(u64::MAX / 2);
@@ -287,7 +313,7 @@ impl Ring {
         if self.ring.submission().is_empty() {
             self.forget_prepared();
         }
-        let taken = self.ring.completion().map(|entry| Completion {
+        let taken = self.ring.completion().take(TAKEN_MAX).map(|entry| Completion {
             data: entry.user_data(),
             result: entry.result(),
             more: cqueue::more(entry.flags()),

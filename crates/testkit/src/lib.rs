@@ -14,6 +14,7 @@
 //! | [`wait`] | `eventually` |
 //! | [`need`] | skip with a reason |
 //! | [`poll`] | epoll and non-blocking connects, for clients with many connections |
+//! | [`siege`] | slow clients by the ten thousand |
 //! | [`corpus`] | HTTP messages and what is expected of them
 
 pub mod corpus;
@@ -23,6 +24,7 @@ pub mod peer;
 pub mod poll;
 pub mod port;
 pub mod proc;
+pub mod siege;
 pub mod stat;
 pub mod wait;
 

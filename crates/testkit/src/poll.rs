@@ -26,6 +26,8 @@ pub enum Interest {
     ReadWrite,
     /// Reading, told once per arrival: the caller reads until it would block.
     ReadEdge,
+    /// Only that it has ended in both directions, or is broken.
+    End,
 }
 
 impl Interest {
@@ -35,6 +37,7 @@ impl Interest {
             Interest::Write => libc::EPOLLOUT,
             Interest::ReadWrite => libc::EPOLLIN | libc::EPOLLOUT,
             Interest::ReadEdge => libc::EPOLLIN | libc::EPOLLET,
+            Interest::End => 0,
         };
         bits as u32
     }
@@ -145,8 +148,20 @@ fn v4(address: SocketAddr) -> Result<SocketAddrV4> {
 /// Starts a connect without waiting for it; writable means done, `take_error` tells how. With a source, exactly that address and
 /// port are used (explicit bind with SO_REUSEADDR), so that no search for a port is part of what is measured. IPv4.
 pub fn connect_start(to: SocketAddr, from: Option<SocketAddr>) -> Result<TcpStream> {
+    connect_window(to, from, None)
+}
+
+/// The same with a receive buffer of that many bytes.
+pub fn connect_window(
+    to: SocketAddr,
+    from: Option<SocketAddr>,
+    receive_bytes: Option<libc::c_int>,
+) -> Result<TcpStream> {
     let fd = socket_v4().context("socket")?;
     set_option(&fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+    if let Some(bytes) = receive_bytes {
+        set_option(&fd, libc::SOL_SOCKET, libc::SO_RCVBUF, bytes)?;
+    }
     let length = size_of::<libc::sockaddr_in>() as libc::socklen_t;
     if let Some(from) = from {
         set_option(&fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;

@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod envoy;
+mod fuzz;
 mod test;
 mod tidy;
 mod workspace;
@@ -23,7 +25,8 @@ cargo xtask bench http [the same flags] [--clients N]
                                              the same for HTTP and WebSocket; N bounds what idle and reuse scenarios hold
                       scenarios: small 10k new ws latency idle ws-idle reuse
 cargo xtask bpf                              the programs for the kernel under bpf/ anew, from their sources
-cargo xtask compare-http                     nginx and HAProxy beside Fourfold over tests/http, written down under docs/design
+cargo xtask fuzz [--seconds N] [TARGET…]     the fuzz targets, ten minutes each unless told otherwise
+cargo xtask compare-http                     nginx, HAProxy and Envoy beside Fourfold over tests/http, written down under docs/design
 cargo xtask bench report                     docs/benchmarks.md from the newest files under benches/results
 ";
 
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
         ["test", flags @ ..] => test::run(flags),
         ["tidy"] => tidy::run(),
         ["bpf"] => test::build_bpf(),
+        ["fuzz", words @ ..] => fuzz::run(words),
         ["compare-http"] => test::compare_http(),
         ["bench", rest @ ..] => bench::run(rest),
         [] | ["help" | "-h" | "--help", ..] => {

@@ -1,11 +1,11 @@
 //! `fourfold origin --mode http` as its clients see it: curl, and sockets that send what curl would not.
 
-use crate::common::lab::{eventually, free_port};
-use crate::common::program::BINARY;
-use crate::common::{DEADLINE, Engine, Lab, Program};
+use crate::common::lab::eventually;
+pub use crate::common::tools::HttpOrigin;
+use crate::common::{DEADLINE, Engine, Lab};
 use crate::on_both_engines;
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::process::{Command, Stdio};
 
 on_both_engines!(
@@ -20,38 +20,7 @@ on_both_engines!(
     a_reader_that_is_slow_gets_everything,
 );
 
-/// A running origin.
-pub struct HttpOrigin {
-    pub program: Program,
-    pub address: SocketAddr,
-}
-
 impl HttpOrigin {
-    pub fn start(engine: Engine, more: &[&str]) -> Self {
-        Self::at(free_port(IpAddr::V4(Ipv4Addr::LOCALHOST)), engine, more)
-    }
-
-    pub fn at(address: SocketAddr, engine: Engine, more: &[&str]) -> Self {
-        let mut command = Command::new(BINARY);
-        command.args(["origin", "--mode", "http", "--max-connections", "5000", "--engine", engine.name()]);
-        command.args(["--listen", &address.to_string()]).args(more);
-        let program = Program::spawn(command, address);
-        eventually("the origin listens", || program.log().contains("listening on").then_some(()));
-        Self { program, address }
-    }
-
-    /// What it has counted, asked for by SIGUSR1.
-    pub fn count(&self, name: &str) -> u64 {
-        let before = self.program.log().lines().count();
-        self.program.signal(libc::SIGUSR1);
-        let line = eventually("the origin's counters", || {
-            let log = self.program.log();
-            log.lines().skip(before).find(|line| line.contains("accepted=")).map(str::to_owned)
-        });
-        let word = line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
-        word.unwrap_or_else(|| panic!("no {name} in {line}")).parse().unwrap()
-    }
-
     fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();

@@ -120,8 +120,12 @@ pub struct Peer {
 
 impl Peer {
     pub fn start(name: &str, address: SocketAddr, args: &[&str], config: &str) -> Self {
-        let config = Scratch::new(name, config.as_bytes());
-        let mut command = Command::new(name);
+        Self::start_at(Path::new(name), address, args, Scratch::new(name, config.as_bytes()))
+    }
+
+    pub fn start_at(program: &Path, address: SocketAddr, args: &[&str], config: Scratch) -> Self {
+        let name = program.display();
+        let mut command = Command::new(program);
         command.args(args).arg(&config.0).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         die_with_parent(&mut command);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();

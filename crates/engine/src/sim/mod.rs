@@ -62,6 +62,7 @@ struct Slot {
     ended: bool,
     finish: bool,
     full: bool,
+    emptied: bool,
     /// Completion style: a send is in flight. Readiness style: the last one was not taken whole.
     sending: bool,
     /// Completion style: a pause takes effect after this turn.
@@ -88,6 +89,7 @@ impl Slot {
             ended: false,
             finish: false,
             full: false,
+            emptied: false,
             sending: false,
             lingers_until: 0,
             how: Close::Orderly,
@@ -523,6 +525,10 @@ impl Net for SimNet {
         slot.map_or(0, |slot| slot.queued)
     }
 
+    fn was_emptied(&mut self, sock: Sock) -> bool {
+        self.live(sock).is_some_and(|slot| std::mem::take(&mut slot.emptied))
+    }
+
     fn peer_address(&mut self, sock: Sock) -> Result<SocketAddr, Errno> {
         self.operand(sock).ok_or(Errno::EBADF)?;
         self.conn_of(sock.index).map(|conn| conn.remote).ok_or(Errno::ENOTCONN)
@@ -579,6 +585,7 @@ impl Net for SimNet {
             buffers_max: self.pool.limit(),
             buffer_shortages: self.buffer_shortages,
             turns: self.turns,
+            long_turns: 0,
         }
     }
 

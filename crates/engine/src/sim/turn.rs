@@ -76,7 +76,7 @@ impl SimNet {
             can
         });
         // Slots that wait for nothing but a buffer stay listed.
-        let buffers = self.pool.available() > 0;
+        let buffers = self.pool.can_read();
         let ready = active.iter().any(|index| buffers || !self.waits_for_buffer(*index));
         self.active = active;
         ready
@@ -231,7 +231,7 @@ impl SimNet {
         if conn.available() == 0 {
             return Some(conn.broken.map_or(Done::Eof, Done::Failed));
         }
-        let Some(mut buf) = self.pool.alloc() else {
+        let Some(mut buf) = self.pool.alloc_to_read() else {
             self.buffer_shortages += 1;
             self.mark_active(sock.index);
             return None;
@@ -305,6 +305,7 @@ impl SimNet {
             buf.advance(n);
             left -= n;
             slot.queued -= n;
+            slot.emptied |= slot.queued == 0;
             match buf.is_empty() {
                 true => self.pool.free(buf),
                 false => slot.queue.push_front(buf),

@@ -74,9 +74,9 @@ impl Onward<'_> {
         let request = self.request;
         let query = request.query.map(|query| query.of(self.head));
         match variable {
-            Variable::ClientIp => display(&self.who.client, out),
+            Variable::ClientIp => address(self.who.client, out),
             Variable::ClientPort => encode::decimal(u64::from(self.who.client_port), out),
-            Variable::PeerIp => display(&self.who.peer, out),
+            Variable::PeerIp => address(self.who.peer, out),
             Variable::Host => out.extend_from_slice(request.host.of(self.head)),
             Variable::Path => out.extend_from_slice(self.path),
             Variable::Query => out.extend_from_slice(query.unwrap_or_default()),
@@ -196,9 +196,9 @@ impl Onward<'_> {
         if self.tells_x() {
             out.extend_from_slice(b"X-Forwarded-For: ");
             self.before(FieldKind::XForwardedFor, out);
-            display(&self.who.peer, out);
+            address(self.who.peer, out);
             out.extend_from_slice(b"\r\nX-Real-IP: ");
-            display(&self.who.client, out);
+            address(self.who.client, out);
             out.extend_from_slice(b"\r\nX-Forwarded-Proto: ");
             out.extend_from_slice(self.scheme());
             out.extend_from_slice(b"\r\nX-Forwarded-Host: ");
@@ -216,11 +216,13 @@ impl Onward<'_> {
             out.extend_from_slice(b"Forwarded: ");
             self.before(FieldKind::Forwarded, out);
             // RFC 7239 6: an IPv6 address is quoted and in brackets.
-            let _ = match self.who.peer {
-                IpAddr::V4(ip) => write!(out, "for={ip}"),
-                IpAddr::V6(ip) => write!(out, "for=\"[{ip}]\""),
+            let (before, behind): (&[u8], &[u8]) = match self.who.peer {
+                IpAddr::V4(_) => (b"for=", b";host=\""),
+                IpAddr::V6(_) => (b"for=\"[", b"]\";host=\""),
             };
-            out.extend_from_slice(b";host=\"");
+            out.extend_from_slice(before);
+            address(self.who.peer, out);
+            out.extend_from_slice(behind);
             out.extend_from_slice(self.request.host.of(self.head));
             out.extend_from_slice(b"\";proto=");
             out.extend_from_slice(self.scheme());
@@ -362,9 +364,19 @@ fn upgrade(protocol: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn display(value: &impl std::fmt::Display, out: &mut Vec<u8>) {
-    // Writing into memory does not fail.
-    let _ = write!(out, "{value}");
+/// Without the machinery of formatting: it is written with every request.
+fn address(ip: IpAddr, out: &mut Vec<u8>) {
+    let IpAddr::V4(ip) = ip else {
+        // Writing into memory does not fail.
+        let _ = write!(out, "{ip}");
+        return;
+    };
+    for (at, octet) in ip.octets().into_iter().enumerate() {
+        if at > 0 {
+            out.push(b'.');
+        }
+        encode::decimal(u64::from(octet), out);
+    }
 }
 
 trait Replaces {

@@ -35,6 +35,8 @@ const HOLD_ROUNDS_MAX: u32 = 1;
 const SOURCES: [&str; 2] = ["127.0.2.1-127.0.2.8", "127.0.3.1-127.0.3.8"];
 /// What the origin must be able to hold beside the clients of the scenario.
 const ORIGIN_CONNECTIONS: &str = "120000";
+/// WebSockets go to so many.
+const PAIR_ORIGINS: usize = 2;
 
 const INTERVAL: Duration = Duration::from_secs(10);
 const QUICK_INTERVAL: Duration = Duration::from_secs(2);
@@ -213,7 +215,7 @@ fn at_most((first, full): (usize, usize), most: Option<usize>) -> (usize, usize)
     }
 }
 
-/// A fresh origin, subject and clients: nothing is left of the run before.
+/// Fresh origins, subject and clients: nothing is left of the run before.
 fn measure_hold(
     kind: Kind,
     round: u32,
@@ -222,9 +224,10 @@ fn measure_hold(
     settings: &Settings,
     folder: &Path,
 ) -> Result<HoldSample> {
-    let (_origin, address) = start_origin(&["--max-connections", ORIGIN_CONNECTIONS])?;
-    let size = if scenario == IDLE { Size::Hold } else { Size::Pairs };
-    let subject = Running::start(kind, (Protocol::Http, size), address, &settings.programs, folder)?;
+    let (size, count) = if scenario == IDLE { (Size::Hold, 1) } else { (Size::Pairs, PAIR_ORIGINS) };
+    let start = |_| start_origin(&["--max-connections", ORIGIN_CONNECTIONS]);
+    let (_origins, addresses): (Vec<_>, Vec<_>) = (0..count).map(start).collect::<Result<_>>()?;
+    let subject = Running::start(kind, (Protocol::Http, size), &addresses, &settings.programs, folder)?;
     let mut steps = Vec::new();
     for (count, source) in [first_size, full_size - first_size].into_iter().zip(SOURCES) {
         let mut load = start_holding(scenario, subject.address, count, source)?;
@@ -302,7 +305,7 @@ fn measure_reuse(
     folder: &Path,
 ) -> Result<ReuseSample> {
     let (origin, address) = start_origin(&["--max-connections", ORIGIN_CONNECTIONS])?;
-    let subject = Running::start(kind, (Protocol::Http, Size::Hold), address, &settings.programs, folder)?;
+    let subject = Running::start(kind, (Protocol::Http, Size::Hold), &[address], &settings.programs, folder)?;
     let interval = if settings.quick { QUICK_INTERVAL } else { INTERVAL };
     let (count, every) = (clients.to_string(), format!("{}s", interval.as_secs()));
     // Everybody twice, and a little longer.

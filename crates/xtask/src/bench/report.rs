@@ -256,8 +256,8 @@ fn hold_preface(scenario: &str) -> &'static str {
         }
         "ws-idle" => {
             "### Idle WebSockets\n\n\
-             Each has sent a message and got it back. Sizes are what the descriptor limit and, for nginx, the ports of one source \
-             allow. Memory is the growth of the resident memory of all its processes between two sizes, per pair of \
+             To two origins; each has sent a message and got it back. Sizes are what the descriptor limit and, for nginx, the ports \
+             of one source allow. Memory is the growth of the resident memory of all its processes between two sizes, per pair of \
              connections.\n\n"
         }
         _ => {

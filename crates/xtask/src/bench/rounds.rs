@@ -126,7 +126,8 @@ pub fn start_subjects(
     origin: SocketAddr,
     folder: &Path,
 ) -> Result<Vec<Running>> {
-    let start = |kind| Running::start(kind, (protocol, Size::OneThread), origin, &settings.programs, folder);
+    let start =
+        |kind| Running::start(kind, (protocol, Size::OneThread), &[origin], &settings.programs, folder);
     let mut subjects = vec![start(Kind::Direct)?];
     for kind in &settings.kinds {
         match start(*kind) {

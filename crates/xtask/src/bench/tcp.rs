@@ -99,7 +99,7 @@ fn print_hold(sample: &HoldSample) {
 fn measure_hold(kind: Kind, round: u32, settings: &Settings, folder: &Path) -> Result<Option<HoldSample>> {
     let Some((first_size, full_size)) = kind.hold_sizes() else { return Ok(None) };
     let (_origin, address) = start_origin(HOLD_THREADS)?;
-    let subject = Running::start(kind, (Protocol::Tcp, Size::Hold), address, &settings.programs, folder)?;
+    let subject = Running::start(kind, (Protocol::Tcp, Size::Hold), &[address], &settings.programs, folder)?;
     let (to, threads) = (subject.address.to_string(), HOLD_THREADS.to_string());
     let mut client = Proc::spawn_with_stdin(&mut ourselves(&["hold", "--to", &to, "--threads", &threads]))?;
     let first = grow(&mut client, first_size)?;
@@ -144,7 +144,7 @@ fn measure_fills(settings: &Settings, results: &mut Results, folder: &Path) {
 fn measure_fill(kind: Kind, round: u32, settings: &Settings, folder: &Path) -> Result<FillSample> {
     let ports = machine::local_ports()?;
     let (_origin, address) = start_origin(HOLD_THREADS)?;
-    let subject = Running::start(kind, (Protocol::Tcp, Size::Fill), address, &settings.programs, folder)?;
+    let subject = Running::start(kind, (Protocol::Tcp, Size::Fill), &[address], &settings.programs, folder)?;
     let (to, threads) = (subject.address.to_string(), HOLD_THREADS.to_string());
     let mut client = Proc::spawn_with_stdin(&mut ourselves(&["hold", "--to", &to, "--threads", &threads]))?;
     let churn = format!("churn {CHURN_ROUNDS}");

@@ -3,7 +3,7 @@
 //! Installing means `apt-get` as root, and cargo-deny into `target/tools`. Debian starts daemons on installation; while
 //! we install, a `policy-rc.d` that refuses is put in place, so that nothing listens that did not listen before.
 
-use crate::workspace;
+use crate::{envoy, workspace};
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -17,6 +17,9 @@ struct Need {
     package: &'static str,
     without: &'static str,
 }
+
+/// libFuzzer is C++.
+const CXX: &str = "c++";
 
 const NEEDS: &[Need] = &[
     Need { proof: "haproxy", package: "haproxy", without: "tests and benchmarks against HAProxy" },
@@ -35,6 +38,7 @@ const NEEDS: &[Need] = &[
     Need { proof: "h2load", package: "nghttp2-client", without: "tests with h2load as a client" },
     Need { proof: "python3", package: "python3-venv", without: "tests with Python's HTTP libraries" },
     Need { proof: "node", package: "nodejs", without: "tests with Node's HTTP libraries" },
+    Need { proof: CXX, package: "g++", without: "fuzzing" },
     Need { proof: "npm", package: "npm", without: "tests with Node's HTTP libraries" },
 ];
 
@@ -48,6 +52,8 @@ const COMPONENTS: &[(&str, &str)] = &[("rustfmt", "fmt"), ("clippy", "clippy")];
 pub struct Tools {
     pub root: bool,
     pub deny: Option<PathBuf>,
+    /// There is a C++ compiler.
+    pub cxx: bool,
     /// One line per tool that is not here: how to get it, and what is skipped without.
     pub missing: Vec<String>,
 }
@@ -79,7 +85,7 @@ pub fn prepare(may_install: bool) -> Tools {
         [] => println!("everything is here"),
         lines => lines.iter().for_each(|line| println!("missing {line}")),
     }
-    Tools { root, deny, missing }
+    Tools { root, deny, cxx: present(CXX), missing }
 }
 
 fn line(package: &str, without: &str) -> String {
@@ -187,7 +193,7 @@ impl Drop for NoDaemons {
     }
 }
 
-/// Python's and Node's, into `target/tools`: they disturb nothing, and a second run finds them there.
+/// Python's, Node's and Envoy, into `target/tools`: they disturb nothing, and a second run finds them there.
 fn libraries(may_install: bool) -> Vec<String> {
     let (python, node) = (workspace::tools_dir().join("python"), workspace::tools_dir().join("node"));
     let (pip, modules) = (python.join("bin/pip"), node.join("node_modules"));
@@ -195,7 +201,7 @@ fn libraries(may_install: bool) -> Vec<String> {
     let node = node.display().to_string();
     let wanted = [
         (
-            "Python libraries",
+            ("Python libraries", "tests with those clients"),
             python_has_all(&pip),
             vec![
                 call("python3", &["-m", "venv", &python]),
@@ -203,22 +209,23 @@ fn libraries(may_install: bool) -> Vec<String> {
             ],
         ),
         (
-            "Node libraries",
+            ("Node libraries", "tests with those clients"),
             modules.join("undici").exists() && modules.join("ws").exists(),
             vec![call(
                 "npm",
                 &[&["install", "--silent", "--no-audit", "--no-fund", "--prefix", &node], NODE].concat(),
             )],
         ),
+        (("Envoy", "the comparison with it"), envoy::find().is_some(), vec![envoy::install(&pip)]),
     ];
-    let absent = |(name, here, calls): (&str, bool, Vec<Vec<String>>)| {
+    let absent = |((name, without), here, calls): ((&str, &str), bool, Vec<Vec<String>>)| {
         let run = |call: &Vec<String>| {
             let words: Vec<&str> = call.iter().map(String::as_str).collect();
             words.split_first().is_some_and(|(program, arguments)| quiet(program, arguments))
         };
         let have = here || (may_install && calls.iter().all(run));
         let how: Vec<String> = calls.iter().map(|call| call.join(" ")).collect();
-        (!have).then(|| format!("{name}: `{}`; skipped without: tests with those clients", how.join(" && ")))
+        (!have).then(|| format!("{name}: `{}`; skipped without: {without}", how.join(" && ")))
     };
     wanted.into_iter().filter_map(absent).collect()
 }

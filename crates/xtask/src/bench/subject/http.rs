@@ -1,17 +1,17 @@
 //! How the peers are configured for HTTP: upstream connections kept, nothing logged, no limit on requests per connection.
 
-use super::Size;
+use super::{Size, haproxy_servers, nginx_servers};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::Path;
 
-pub fn nginx_config(size: Size, listen: SocketAddr, origin: SocketAddr, folder: &Path) -> String {
+pub fn nginx_config(size: Size, listen: SocketAddr, origins: &[SocketAddr], folder: &Path) -> String {
     // A worker has a descriptor table of its own.
     let (workers, shared) = match size {
         Size::OneThread => (1, ""),
         Size::Hold | Size::Fill | Size::Pairs => (6, " reuseport"),
     };
-    let folder = folder.display();
+    let (folder, servers) = (folder.display(), nginx_servers(origins));
     format!(
         "daemon off;
 user root;
@@ -34,7 +34,7 @@ http {{
         '' '';
     }}
     upstream back {{
-        server {origin};
+       {servers}
         keepalive 64;
         keepalive_requests 1000000000;
     }}
@@ -54,7 +54,7 @@ http {{
     )
 }
 
-pub fn haproxy_config(size: Size, listen: SocketAddr, origin: SocketAddr) -> String {
+pub fn haproxy_config(size: Size, listen: SocketAddr, origins: &[SocketAddr]) -> String {
     // It wants descriptors for two connections per client, which idle clients do not use.
     let maxconn = if size == Size::Hold { 19_000 } else { 9_900 };
     format!(
@@ -75,8 +75,8 @@ frontend front
     maxconn {maxconn}
     default_backend back
 backend back
-    server origin {origin}
-"
+{}",
+        haproxy_servers(origins)
     )
 }
 
