@@ -562,8 +562,7 @@ impl Http {
     /// Nothing of a next request has come.
     fn on_idle<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
         let Some(client) = self.clients.get_mut(key) else { return };
-        if cx.net.unsent(client.sock) > 0 {
-            client.leaving = true;
+        if client.leaving && cx.net.unsent(client.sock) > 0 {
             return self.on_send_stall(cx, key);
         }
         if std::mem::take(&mut client.leaving)
@@ -584,18 +583,21 @@ impl Http {
         let now = cx.net.now();
         let Some(client) = self.clients.get_mut(key) else { return };
         let unsent = cx.net.unsent(client.sock) as u32;
+        // What lies here may wait for long while the client takes what the kernel has: it asks for more only once a third of its
+        // own queue, megabytes perhaps, has gone.
+        let taken = cx.net.acked(client.sock).map_or(unsent, |acked| acked as u32);
         let timeout = self
             .settings
             .get(usize::from(client.listener))
             .and_then(|one| Some(one.as_ref()?.send_timeout_ms));
-        if unsent > 0 && unsent == client.bytes {
+        if unsent > 0 && taken == client.bytes {
             cx.core.counters().http_send_timeout.add(1);
             if let Stage::Busy(exchange) = client.stage {
                 self.abort(cx, exchange, Ending::SendTimeout);
             }
             return self.close_client(cx, key, Close::Reset);
         }
-        client.bytes = unsent;
+        client.bytes = taken;
         client.deadline = now + timeout.unwrap_or(0).max(1);
         self.client_timers.set(key.slot, client.deadline);
     }

@@ -64,7 +64,7 @@ pub(super) struct Client {
     pub peer: Peer,
     pub listener: u16,
     pub requests: u32,
-    /// Bytes unsent when they were last looked at, or thrown away while lingering.
+    /// How much had been taken when it was last looked at, or was thrown away while lingering.
     pub bytes: u32,
     /// How far a head's beginning has been looked through.
     pub scanned: u16,
