@@ -37,6 +37,31 @@ pub enum Command {
                             status is 0 when a route takes the request, 1 when none does."
     )]
     Check(CheckArgs),
+    /// Find what binds first on this machine, at how many connections, and what lifts it
+    #[command(
+        after_help = "Examples:\n  fourfold doctor fourfold.toml\n  fourfold doctor fourfold.toml --fix --dry-run\n  \
+                            fourfold doctor fourfold.toml --fix && fourfold run fourfold.toml\n  fourfold doctor --undo\n\nWith \
+                            --fix kernel settings are changed until the next start, each with its value before and after; an undo \
+                            file is written first. --persist also writes files that make them last.\n\nExit status: 0 nothing \
+                            fails, 1 something does, 2 wrong usage."
+    )]
+    Doctor(DoctorArgs),
+    /// What a number of connections takes: sources, ports, descriptors, memory, and how many machines
+    #[command(
+        after_help = "Examples:\n  fourfold plan --max-connections 1M --to 10.0.1.1:9000 --source 10.0.0.10-10.0.0.45\n  fourfold plan \
+                            --max-connections 200k --to 10.0.1.1:9000 --mode http --requests 50k --request-time 20ms --svg plan.svg\n\n\
+                            Clients and servers with loopback addresses are taken to be on this machine too.\n\nExit status: 0 this \
+                            machine can, 1 it cannot, 2 wrong usage."
+    )]
+    Plan(PlanArgs),
+    /// Ask a running instance
+    #[command(
+        subcommand,
+        after_help = "Without --admin the only instance that runs here is asked.\n\nExamples:\n  fourfold show tuples\n  \
+                            fourfold show tuples --pool chat --at-least half\n  fourfold show events --watch\n  \
+                            fourfold show connections --limit 20 --json\n\nExit status: 0 answered, 1 not, 2 wrong usage"
+    )]
+    Show(ShowCommand),
     /// Run a backend to try things against: it echoes what it gets, or speaks HTTP
     #[command(
         after_help = "Paths in mode http:\n  /                   --bytes bytes            /echo      the request's body, as it comes\n  \
@@ -134,6 +159,9 @@ pub struct RunArgs {
     /// How the kernel is spoken to
     #[arg(long, value_name = "ENGINE")]
     pub engine: Option<EngineArg>,
+    /// Where the instance can be asked: unix:PATH, 127.0.0.1:port, or off; overrides the file
+    #[arg(long, value_name = "ADDR")]
+    pub admin: Option<String>,
     #[command(flatten)]
     pub log: LogArgs,
 }
@@ -162,6 +190,164 @@ pub struct CheckArgs {
     pub from: Option<IpAddr>,
 }
 
+#[derive(Subcommand)]
+pub enum ShowCommand {
+    /// What runs, and since when
+    Instance(ShowArgs),
+    /// Addresses that are listened on, their connections and kernel queues
+    Listeners(ShowArgs),
+    /// Servers and how they are, by pool
+    Pools(ShowArgs),
+    /// Four-tuples by destination and source: used, free, how fast they go, and when there will be none
+    Tuples(ShowTuplesArgs),
+    /// Clients that are connected, and through which tuple
+    Connections(ShowConnectionsArgs),
+    /// Limits of the configuration and of the kernel, fullest first
+    Limits(ShowArgs),
+    /// Everything that is counted, since the start
+    Counters(ShowArgs),
+    /// What happened lately, why, and what to do
+    Events(ShowArgs),
+}
+
+#[derive(Args)]
+pub struct ShowArgs {
+    /// The instance: a socket's path, unix:PATH, or ip:port
+    #[arg(long, value_name = "SOCKET|ADDR")]
+    pub admin: Option<String>,
+    /// Print what the instance answers
+    #[arg(long)]
+    pub json: bool,
+    /// Ask again in each interval, until interrupted
+    #[arg(long, value_name = "D", num_args = 0..=1, default_missing_value = "1s", require_equals = true)]
+    pub watch: Option<String>,
+}
+
+#[derive(Args)]
+pub struct ShowTuplesArgs {
+    #[command(flatten)]
+    pub show: ShowArgs,
+    /// Only what this pool connects to
+    #[arg(long, value_name = "NAME")]
+    pub pool: Option<String>,
+    /// Only this destination
+    #[arg(long, value_name = "ADDR")]
+    pub to: Option<std::net::SocketAddr>,
+    /// Only destinations that are at least so full
+    #[arg(long, value_name = "STATE")]
+    pub at_least: Option<FillArg>,
+    /// One line for each destination, its sources together
+    #[arg(long)]
+    pub sum: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum, PartialEq, Eq, Debug)]
+pub enum FillArg {
+    Half,
+    Near,
+    Exhausted,
+}
+
+#[derive(Args)]
+pub struct ShowConnectionsArgs {
+    #[command(flatten)]
+    pub show: ShowArgs,
+    /// At most so many
+    #[arg(long, value_name = "N", default_value = "100")]
+    pub limit: String,
+}
+
+#[derive(Args)]
+pub struct DoctorArgs {
+    /// Configuration to judge this machine by
+    pub file: Option<PathBuf>,
+    /// Connections to hold; overrides the file
+    #[arg(long, value_name = "N")]
+    pub max_connections: Option<String>,
+    /// New connections per second that last
+    #[arg(long, value_name = "R")]
+    pub rate: Option<String>,
+    /// Connections that come in one moment; a tenth of a second's when left out
+    #[arg(long, value_name = "N")]
+    pub burst: Option<String>,
+    /// Bytes that every connection has waiting in the kernel, when peers are slow
+    #[arg(long, value_name = "N")]
+    pub queued: Option<String>,
+    /// In mode http: clients with a request in flight at once
+    #[arg(long, value_name = "PERCENT", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=100))]
+    pub busy: u64,
+    /// Print the report as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Change the settings that are too small, and say how each was
+    #[arg(long, conflicts_with_all = ["undo", "facts", "folklore"])]
+    pub fix: bool,
+    /// With --fix from within a container or another network namespace: also settings of the whole machine
+    #[arg(long, requires = "fix")]
+    pub whole_machine: bool,
+    /// With --fix: also write what makes it last (sysctl.d, systemd drop-in) below this folder
+    #[arg(long, value_name = "ROOT", requires = "fix", num_args = 0..=1, default_missing_value = "/")]
+    pub persist: Option<PathBuf>,
+    /// With --fix: where to write what undoes it; below $XDG_STATE_HOME/fourfold when left out
+    #[arg(long, value_name = "FILE", requires = "fix")]
+    pub undo_file: Option<PathBuf>,
+    /// Put back what --fix has changed: as this file says, or the newest
+    #[arg(long, value_name = "FILE", num_args = 0..=1, conflicts_with = "file")]
+    pub undo: Option<Option<PathBuf>>,
+    /// With --fix or --undo: only say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print what is known of this machine, as JSON, and judge nothing
+    #[arg(long)]
+    pub facts: bool,
+    /// Print beliefs about settings that are not true, and what is
+    #[arg(long)]
+    pub folklore: bool,
+}
+
+#[derive(Args)]
+pub struct PlanArgs {
+    /// Connections to hold, such as 120_000 or 1M
+    #[arg(long, value_name = "N")]
+    pub max_connections: String,
+    /// Server: ip:port, [v6]:port or host:port; may be repeated
+    #[arg(long, value_name = "ADDR", required = true, num_args = 1..)]
+    pub to: Vec<String>,
+    /// Source addresses towards the servers: ip, ip-ip or prefix/len; may be repeated
+    #[arg(long, value_name = "SET")]
+    pub source: Vec<String>,
+    /// Address that clients connect to; on loopback, clients are on this machine too
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:8080")]
+    pub listen: String,
+    /// What is spoken: tcp or http
+    #[arg(long, value_name = "MODE", default_value = "tcp")]
+    pub mode: String,
+    /// New connections per second
+    #[arg(long, value_name = "R")]
+    pub rate: Option<String>,
+    /// How long a connection lives: the rate follows from it, unless given
+    #[arg(long, value_name = "D")]
+    pub hold: Option<String>,
+    /// Connections that come in one moment
+    #[arg(long, value_name = "N")]
+    pub burst: Option<String>,
+    /// Bytes that every connection has waiting in the kernel, when peers are slow
+    #[arg(long, value_name = "N")]
+    pub queued: Option<String>,
+    /// Requests per second, which share connections to the servers
+    #[arg(long, value_name = "R")]
+    pub requests: Option<String>,
+    /// How long a server takes for a request
+    #[arg(long, value_name = "D", default_value = "50ms", requires = "requests")]
+    pub request_time: String,
+    /// Print the plan as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Draw each limit against connections into this file
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+}
+
 #[derive(Args)]
 pub struct OriginArgs {
     /// Address to listen on; port 0 takes a free one
@@ -182,6 +368,10 @@ pub struct OriginArgs {
     /// Mode http: close a connection after so many answers, unannounced
     #[arg(long, value_name = "N")]
     pub close_after: Option<u32>,
+    /// Mode http: write a line to this file for every request as it comes, before it is answered: its method, target and
+    /// X-Request-Id. It tells what was delivered even when the origin is killed
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
     #[arg(long, value_name = "ENGINE", default_value = "auto")]
     pub engine: EngineArg,
     /// Threads that serve; derived when left out
@@ -269,6 +459,12 @@ pub struct HttpLoadArgs {
     pub hold: bool,
     #[arg(long, value_name = "METHOD", default_value = "GET")]
     pub method: String,
+    /// So many of a hundred requests are POST, evenly spread; only they have a body then
+    #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub post: u8,
+    /// Give every request an X-Request-Id of its own, and name those that were lost in the report
+    #[arg(long)]
+    pub identify: bool,
     /// Length of the request's body; each body proves whose it is
     #[arg(long, value_name = "N", default_value = "0")]
     pub body_bytes: String,

@@ -27,7 +27,8 @@ pub fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         eprint!("{}", diagnostics.render_human());
         return explain(args, url, plan);
     }
-    let problems = plan.as_ref().filter(|_| args.online).map(problems_here).unwrap_or_default();
+    let mut problems = plan.as_ref().map(fourfold_doctor::impossible).unwrap_or_default();
+    problems.extend(plan.as_ref().filter(|_| args.online).map(problems_here).unwrap_or_default());
     let valid = plan.is_some() && problems.is_empty();
     if args.json {
         let mut json = diagnostics.to_json();

@@ -4,12 +4,15 @@
 mod args;
 mod check;
 mod demo;
+mod doctor;
 mod foreign;
 mod load;
 mod logging;
 mod machine;
 mod origin;
+mod plan;
 mod run;
+mod show;
 mod targets;
 
 use args::{Cli, Command};
@@ -43,8 +46,11 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             clap_complete::generate(shell, &mut Cli::command(), "fourfold", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
         }
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Plan(args) => plan::run(&args),
         Command::Origin(args) => origin::run(&args),
         Command::Load(command) => load::run(&command),
+        Command::Show(command) => show::run(&command),
         Command::Demo(args) => demo::run(&args),
     }
 }

@@ -43,6 +43,7 @@ fn run_http(args: &OriginArgs) -> anyhow::Result<ExitCode> {
         engine: engine(args.engine),
         connections: args.max_connections.as_deref().map(count).transpose()?,
         shards: args.shards,
+        record: args.record.clone(),
         ..HttpOriginConfig::new(args.listen)
     };
     let running = http_origin::start(&config)?;

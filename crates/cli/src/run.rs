@@ -1,17 +1,20 @@
 //! `fourfold run`: configuration and machine into shards, then signals until the end.
 
 use crate::args::{LogFormatArg, LogLevelArg, RunArgs};
-use crate::{check, foreign, logging, machine, targets};
+use crate::{check, doctor, foreign, logging, machine, targets};
 use anyhow::Context;
 use fourfold_base::Millis;
 use fourfold_config::{Checked, EngineChoice, Flags, LogFormat, LogLevel, Plan};
+use fourfold_control::place::{self, Bound};
+use fourfold_control::{About, server, watch};
 use fourfold_engine::{Demand, Engine, Limits, Listen, Shard, ShardPlan, choose_engine, plan_shards, spawn};
 use fourfold_proxy::access::Writer;
 use fourfold_proxy::{AvoidedPath, Mail, Proxy, Shared, SharedLog, Totals};
 use fourfold_sys::clock::{monotonic_ms, monotonic_us};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::signal::unix::{SignalKind, signal};
 
 pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
@@ -23,8 +26,9 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let guard = logging::start(plan.log.format, plan.log.level);
     let started =
         Instance::start(plan).inspect_err(|error| tracing::error!("{error:#}; nothing was started"));
-    let ended = started
-        .is_ok_and(|instance| serve(instance).inspect_err(|error| tracing::error!("{error:#}")).is_ok());
+    let ended = started.is_ok_and(|instance| {
+        serve(instance, args.file.as_deref()).inspect_err(|error| tracing::error!("{error:#}")).is_ok()
+    });
     drop(guard);
     Ok(ExitCode::from(u8::from(!ended)))
 }
@@ -45,6 +49,7 @@ fn read_plan(args: &RunArgs) -> anyhow::Result<Option<Plan>> {
             max_connections: args.max_connections.as_deref(),
             shards: args.shards.as_deref(),
             engine: args.engine.map(|engine| engine.as_str()),
+            admin: args.admin.as_deref(),
         }),
     };
     let Checked { mut plan, warnings, .. } = match result {
@@ -55,6 +60,16 @@ fn read_plan(args: &RunArgs) -> anyhow::Result<Option<Plan>> {
         }
     };
     eprint!("{}", warnings.render_human());
+    // Of a file's plan it overrides what is written; of flags it has been judged with the others.
+    if let Some(text) = args.admin.as_deref().filter(|_| args.file.is_some()) {
+        match fourfold_config::parse_admin(text) {
+            Ok(listen) => plan.admin = listen,
+            Err(error) => {
+                eprintln!("--admin {error}");
+                return Ok(None);
+            }
+        }
+    }
     if let Some(format) = args.log.log_format {
         plan.log.format = if format == LogFormatArg::Json { LogFormat::Json } else { LogFormat::Human };
     }
@@ -185,9 +200,15 @@ fn join_shards(shards: Vec<Shard<Proxy, Mail>>) -> anyhow::Result<()> {
     ended.into_iter().collect()
 }
 
-fn serve(instance: Instance) -> anyhow::Result<()> {
+fn serve(instance: Instance, file: Option<&Path>) -> anyhow::Result<()> {
     let ShardPlan { connections, reason, .. } = &instance.layout;
     tracing::info!("{reason}; max_connections {connections}");
+    for line in fourfold_doctor::impossible(&instance.shared.plan) {
+        tracing::warn!("{line}");
+    }
+    if let Some(line) = doctor::first_limit(&instance.shared.plan) {
+        tracing::info!("{line}");
+    }
     for (address, space) in instance.shared.spaces() {
         tracing::info!("tuples towards {address}: {}", space.headroom().total);
     }
@@ -199,11 +220,39 @@ fn serve(instance: Instance) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("starting the control runtime")?;
-    runtime.block_on(control(&instance))?;
+    let known = fourfold_control::Instance::new(about(&instance, file), Arc::clone(&instance.shared));
+    let admin = bind_admin(&known);
+    runtime.block_on(control(&instance, known, admin))?;
     let shared = Arc::clone(&instance.shared);
     let result = instance.join();
     tracing::info!("stopped: {}", Totals::of(&shared));
     result
+}
+
+fn about(instance: &Instance, file: Option<&Path>) -> About {
+    let stem = file.and_then(Path::file_stem).map(|stem| stem.to_string_lossy().into_owned());
+    About {
+        name: stem.unwrap_or_else(|| "fourfold".into()),
+        version: env!("CARGO_PKG_VERSION").into(),
+        config: file.map(|file| file.display().to_string()),
+        engine: instance.layout.engine.to_string(),
+        started: SystemTime::now(),
+    }
+}
+
+/// Without it the proxy is as good, and only harder to ask.
+fn bind_admin(known: &fourfold_control::Instance) -> Option<Bound> {
+    let bound = place::bind(&known.shared.plan.admin, &known.about.name);
+    let bound = bound.inspect_err(|error| {
+        tracing::warn!(
+            "no admin listener: {error}; the proxy runs on, `fourfold show` cannot ask it; set [admin] listen"
+        );
+    });
+    let bound = bound.ok().flatten();
+    if let Some(bound) = &bound {
+        tracing::info!("admin listener at {}", bound.place);
+    }
+    bound
 }
 
 /// How often a draining instance is asked whether it is done.
@@ -211,7 +260,11 @@ const DRAIN_POLL: Duration = Duration::from_millis(20);
 /// And one that serves, whether its shards have failed: an idle instance sleeps.
 const WATCH_POLL: Duration = Duration::from_secs(1);
 
-async fn control(instance: &Instance) -> anyhow::Result<()> {
+async fn control(
+    instance: &Instance,
+    known: Arc<fourfold_control::Instance>,
+    admin: Option<Bound>,
+) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
     let mut report = signal(SignalKind::user_defined1()).context("SIGUSR1")?;
@@ -219,13 +272,17 @@ async fn control(instance: &Instance) -> anyhow::Result<()> {
     let mut hangup = signal(SignalKind::hangup()).context("SIGHUP")?;
     tokio::spawn(targets::follow(Arc::clone(&instance.shared)));
     tokio::spawn(foreign::follow(Arc::clone(&instance.shared)));
+    tokio::spawn(watch::follow(Arc::clone(&known)));
+    if let Some(admin) = admin {
+        tokio::spawn(server::serve(admin, Arc::clone(&known)));
+    }
     tracing::info!("ready");
     let mut draining = false;
     loop {
         let poll = if draining { DRAIN_POLL } else { WATCH_POLL };
         tokio::select! {
-            _ = terminate.recv() => stop(instance, &mut draining),
-            _ = interrupt.recv() => stop(instance, &mut draining),
+            _ = terminate.recv() => stop(instance, &known, &mut draining),
+            _ = interrupt.recv() => stop(instance, &known, &mut draining),
             _ = report.recv() => print_report(&instance.shared),
             _ = reopen.recv() => instance.reopen_logs(),
             _ = hangup.recv() => tracing::warn!("SIGHUP: reloading is not available in this version"),
@@ -238,7 +295,8 @@ async fn control(instance: &Instance) -> anyhow::Result<()> {
     }
 }
 
-fn stop(instance: &Instance, draining: &mut bool) {
+fn stop(instance: &Instance, known: &fourfold_control::Instance, draining: &mut bool) {
+    known.set_draining();
     let open = instance.shared.connections.load(std::sync::atomic::Ordering::Relaxed);
     let timeout = instance.shared.plan.drain_timeout_ms;
     if std::mem::replace(draining, true) {

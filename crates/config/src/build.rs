@@ -9,8 +9,10 @@ mod pool;
 
 use std::collections::HashMap;
 
-use crate::keys::{Key, listener, log, proxy_protocol, top};
-use crate::plan::{Listener, Log, LogFormat, LogLevel, Mode, Plan, Pool, ProxyProtocolIn};
+use crate::form::{self, parse_admin};
+use crate::keys::{Key, access_log, admin, listener, log, proxy_protocol, top};
+use crate::plan::http::AccessLog;
+use crate::plan::{AdminListen, Listener, Log, LogFormat, LogLevel, Mode, Plan, Pool, ProxyProtocolIn};
 use crate::section::Part;
 
 pub(crate) use http::{files, route_name, spec_of};
@@ -26,6 +28,7 @@ pub(crate) fn plan(root: &Part) -> Option<Plan> {
         buffer_memory_bytes: root.count(&top::BUFFER_MEMORY).copied(),
         drain_timeout_ms: *root.ms(&top::DRAIN_TIMEOUT)?,
         log: log_of(root.parts(&top::LOG).first())?,
+        admin: admin_of(root.parts(&top::ADMIN).first())?,
         listeners: listeners.collect::<Option<_>>()?,
         pools,
     })
@@ -59,6 +62,13 @@ fn log_of(part: Option<&Part>) -> Option<Log> {
     Some(Log { level: part.choice(&log::LEVEL)?, format: part.choice(&log::FORMAT)? })
 }
 
+fn admin_of(part: Option<&Part>) -> Option<AdminListen> {
+    match part.and_then(|part| part.text(&admin::LISTEN)) {
+        Some(text) => parse_admin(text).ok(),
+        None => Some(AdminListen::Default),
+    }
+}
+
 fn listener_of(part: &Part, pools: &Names) -> Option<Listener> {
     let pool = match part.text(&listener::POOL) {
         Some(name) => Some(*pools.get(name.as_str())?),
@@ -76,6 +86,7 @@ fn listener_of(part: &Part, pools: &Names) -> Option<Listener> {
         backlog: small(part, &listener::BACKLOG)?,
         connection_rates: rates.map(http::connection_rate).collect::<Option<_>>()?,
         proxy_protocol: optional(part, &listener::PROXY_PROTOCOL, proxy_protocol_of)?,
+        access_log: optional(part, &listener::ACCESS_LOG, access_log_of)?,
         http: match mode {
             Mode::Tcp => None,
             Mode::Http => Some(Box::new(http::http_of(part, pool, pools)?)),
@@ -87,5 +98,12 @@ fn proxy_protocol_of(part: &Part) -> Option<ProxyProtocolIn> {
     Some(ProxyProtocolIn {
         trust: part.cidrs(&proxy_protocol::TRUST)?.clone(),
         required: *part.bool(&proxy_protocol::REQUIRED)?,
+    })
+}
+
+fn access_log_of(part: &Part) -> Option<AccessLog> {
+    Some(AccessLog {
+        format: part.choice(&access_log::FORMAT)?,
+        to: form::access_target(part.text(&access_log::TO)?),
     })
 }

@@ -15,8 +15,9 @@ use std::net::{IpAddr, SocketAddr};
 use fourfold_ports::Family;
 
 use crate::diagnostic::{Code, Diagnostic, Diagnostics, Place};
-use crate::keys::{Key, listener, mirror, pool, route, server, split, top};
-use crate::plan::{HostPort, PortMode};
+use crate::form::parse_admin;
+use crate::keys::{Key, admin, listener, mirror, pool, route, server, split, top};
+use crate::plan::{AdminListen, HostPort, PortMode};
 use crate::section::Part;
 use crate::spaces::{self, SpaceView};
 use crate::suggest::nearest;
@@ -29,6 +30,7 @@ pub(crate) fn check(root: &Part, found: &mut Diagnostics) {
     duplicate_names("pool", pools, &pool::NAME, found);
     pool_references(listeners, pools, found);
     binds(listeners, found);
+    admin_bind(root, listeners, found);
     limits(root, listeners, found);
     for pool in pools {
         duplicate_servers(pool, found);
@@ -148,7 +150,7 @@ fn binds(listeners: &[Part], found: &mut Diagnostics) {
             .or_else(|| wildcard.get(&group))
             .or_else(|| any.get(&group).filter(|_| everywhere));
         if let Some((other, taken)) = other {
-            found.push(bind_conflict(part, bind, place, other, *taken));
+            found.push(bind_conflict((part, &listener::BIND), bind, place, other, *taken));
         }
         exact.entry(bind).or_insert((part, bind));
         any.entry(group).or_insert((part, bind));
@@ -158,12 +160,27 @@ fn binds(listeners: &[Part], found: &mut Diagnostics) {
     }
 }
 
+fn admin_bind(root: &Part, listeners: &[Part], found: &mut Diagnostics) {
+    let Some(part) = root.parts(&top::ADMIN).first() else { return };
+    let Some(Ok(AdminListen::Tcp(own))) = part.text(&admin::LISTEN).map(|text| parse_admin(text)) else {
+        return;
+    };
+    let collides = |bind: SocketAddr| {
+        let same_family = bind.is_ipv4() == own.is_ipv4();
+        bind.port() == own.port() && (bind.ip() == own.ip() || (bind.ip().is_unspecified() && same_family))
+    };
+    if let Some((other, taken, _)) = listeners.iter().flat_map(binds_of).find(|(_, bind, _)| collides(*bind))
+    {
+        found.push(bind_conflict((part, &admin::LISTEN), own, part.place_of(&admin::LISTEN), other, taken));
+    }
+}
+
 fn binds_of(part: &Part) -> impl Iterator<Item = (&Part, SocketAddr, &Place)> {
     part.binds(&listener::BIND).into_iter().flatten().map(move |(bind, place)| (part, *bind, place))
 }
 
 fn bind_conflict(
-    part: &Part,
+    (part, key): (&Part, &Key),
     bind: SocketAddr,
     place: &Place,
     other: &Part,
@@ -175,7 +192,7 @@ fn bind_conflict(
     } else {
         format!("{bind} collides with {taken} of {owner}: {} covers every address", wider(bind, taken))
     };
-    Diagnostic::error(Code::DuplicateBind, place, part.path_of(&listener::BIND), message)
+    Diagnostic::error(Code::DuplicateBind, place, part.path_of(key), message)
         .help("give each listener its own port, or name the addresses one by one")
 }
 

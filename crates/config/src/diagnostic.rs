@@ -87,6 +87,7 @@ codes! {
     BadStatus = "bad-status",
     BadFile = "bad-file",
     BadLogTarget = "bad-log-target",
+    BadAdmin = "bad-admin",
     /// A key that another mode has.
     WrongMode = "wrong-mode",
     /// Keys of which only one may be there.

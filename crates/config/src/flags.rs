@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::diagnostic::{Code, Diagnostic, Diagnostics, Place, clean};
 use crate::document::{Entry, Node, Value};
-use crate::keys::{listener, pool, server, top};
+use crate::keys::{admin, listener, pool, server, top};
 use crate::{Checked, finish};
 
 /// The name of the one pool, in logs and counters.
@@ -32,6 +32,8 @@ pub struct Flags<'a> {
     pub shards: Option<&'a str>,
     /// `--engine`
     pub engine: Option<&'a str>,
+    /// `--admin`
+    pub admin: Option<&'a str>,
 }
 
 /// Builds a plan with a listener for every `--listen` (named `listen-1`, `listen-2`, …) and one pool
@@ -55,6 +57,11 @@ pub fn from_flags(flags: &Flags<'_>) -> Result<Checked, Diagnostics> {
     root.extend(optional(top::MAX_CONNECTIONS.name, "--max-connections", flags.max_connections));
     root.extend(optional(top::SHARDS.name, "--shards", flags.shards));
     root.extend(optional(top::ENGINE.name, "--engine", flags.engine));
+    root.extend(flags.admin.map(|text| {
+        let place = flag_place("--admin", text);
+        let listen = entry(admin::LISTEN.name, Node::text(place.clone(), text));
+        entry(top::ADMIN.name, Node { place, value: Value::Table(vec![listen]) })
+    }));
     let partial = found.has_errors();
     finish(&root, partial, found)
 }

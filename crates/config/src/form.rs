@@ -9,6 +9,7 @@
 use std::net::{Ipv6Addr, SocketAddr};
 
 use crate::diagnostic::Code;
+use crate::plan::AdminListen;
 use crate::plan::http::{AccessTarget, RateKey};
 use crate::plan::pool::{HashKey, RetryOn};
 use crate::plan::template::Template;
@@ -64,6 +65,7 @@ forms! {
     STATUSES = statuses, "^[1-5][0-9]{2}( *- *[1-5][0-9]{2})?$", "`\"200\"` or `\"200-399\"`";
     ERROR_STATUS = error_status, "^[45]([0-9]{2}|xx)$", "`\"502\"`, `\"4xx\"` or `\"5xx\"`";
     LOG_TARGET = log_target, "^.+$", "`\"stdout\"`, `\"syslog:/dev/log\"`, `\"syslog:ip:port\"` or a file";
+    ADMIN_LISTEN = admin_listen, "^(off|unix:.+|.+:[0-9]+)$", "`\"unix:/path\"`, `\"127.0.0.1:port\"`, `\"[::1]:port\"` or `\"off\"`";
     VIA = via, "^[A-Za-z0-9!#$%&'*+.^_`|~:-]+$", "name or `\"off\"`";
 }
 
@@ -543,6 +545,42 @@ pub(crate) fn access_target(text: &str) -> AccessTarget {
         None if text == "stdout" => AccessTarget::Stdout,
         None => AccessTarget::File(text.to_owned()),
     }
+}
+
+fn admin_listen(text: &str) -> Result<String, ValueError> {
+    parse_admin(text).map(|_| text.to_owned())
+}
+
+/// unix(7): `sun_path` has 108 bytes, the last of which ends it.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// The value of `listen` in `[admin]`, and of `--admin`.
+pub fn parse_admin(text: &str) -> Result<AdminListen, ValueError> {
+    let bad = |why: &str| bad(Code::BadAdmin, text, why);
+    if text == "off" {
+        return Ok(AdminListen::Off);
+    }
+    if let Some(path) = text.strip_prefix("unix:") {
+        if path.len() > SOCKET_PATH_BYTES_MAX {
+            return Err(bad(&format!(
+                "is longer than a socket's path may be, {SOCKET_PATH_BYTES_MAX} bytes"
+            )));
+        }
+        return file(path).map(AdminListen::Unix);
+    }
+    if text.contains('/') && !text.contains(':') {
+        return Err(
+            bad("is no address").help(format!("for a socket write {}", quote(&format!("unix:{text}"))))
+        );
+    }
+    let address = parse_bind(text)?;
+    if !address.ip().is_loopback() {
+        return Err(bad("can be reached from outside, and this version knows no password for it").help(format!(
+            "write \"127.0.0.1:{}\", or leave `listen` out: the default is a socket that only its owner may use",
+            address.port()
+        )));
+    }
+    Ok(AdminListen::Tcp(address))
 }
 
 /// RFC 9110 7.6.3: a host with a port, or a pseudonym.

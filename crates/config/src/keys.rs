@@ -7,7 +7,7 @@
 
 use fourfold_balance::Algorithm;
 
-use crate::form::Form;
+use crate::form::{self, Form};
 use crate::plan::http::{AccessFormat, ErrorFormat, Forwarded, ServerHeader};
 use crate::plan::pool::{ProxyProtocol, SameSite};
 use crate::plan::{EngineChoice, LogFormat, LogLevel, Mode, PortMode};
@@ -53,6 +53,7 @@ macro_rules! sections {
 sections! {
     Top = top, "at the top of the file";
     Log = log, "[log]";
+    Admin = admin, "[admin]";
     Listener = listener, "[[listener]]";
     ProxyProtocol = proxy_protocol, "[listener.proxy_protocol]";
     ConnectionRate = connection_rate, "[[listener.connection_rate]]";
@@ -250,8 +251,11 @@ impl Choices for ErrorFormat {
 }
 
 impl Choices for AccessFormat {
-    const ALL: &'static [(&'static str, Self)] =
-        &[("json", AccessFormat::Json), ("combined", AccessFormat::Combined)];
+    const ALL: &'static [(&'static str, Self)] = &[
+        ("json", AccessFormat::Json),
+        ("combined", AccessFormat::Combined),
+        ("tcplog", AccessFormat::Tcplog),
+    ];
 }
 
 impl Choices for SameSite {
@@ -352,9 +356,17 @@ section! { top {
         Default::Required, "0.1",
         "Servers, and how to reach them.";
     ADMIN = "admin",
-        Kind::Later,
-        Default::Derived("none"), "",
-        "Metrics, health and the dashboard.";
+        Kind::Table(Section::Admin),
+        Default::Derived("the defaults of its keys"), "0.1",
+        "Where the running instance can be asked.";
+} }
+
+section! { admin {
+    LISTEN = "listen",
+        Kind::Text(&form::ADMIN_LISTEN),
+        Default::Derived("a socket in the runtime directory, see the guide"), "0.1",
+        "Where `fourfold show` and others ask: a UNIX socket that only its owner may use, or a TCP address of this \
+         machine's loopback, which every local user may use. `off`: nowhere.";
 } }
 
 section! { log {

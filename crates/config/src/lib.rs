@@ -46,11 +46,12 @@ pub use diagnostic::{
 };
 pub use explain::{Explanation, Outcome, Question, Taken, explain};
 pub use flags::{FLAGS_POOL_NAME, Flags, from_flags};
+pub use form::parse_admin;
 pub use fourfold_balance::Algorithm;
 pub use fourfold_ports::{PortSpan, SourceSet};
 pub use plan::{
-    EngineChoice, HostPort, Listener, Log, LogFormat, LogLevel, Mode, Plan, Pool, PortMode, ProxyProtocolIn,
-    Server, http, pool, template,
+    AdminListen, EngineChoice, HostPort, Listener, Log, LogFormat, LogLevel, Mode, Plan, Pool, PortMode,
+    ProxyProtocolIn, Server, http, pool, template,
 };
 pub use reference::{json_schema, key_reference};
 pub use value::{ValueError, parse_bytes, parse_count, parse_duration_ms};

@@ -16,7 +16,7 @@ use fourfold_balance::Algorithm;
 use fourfold_l4::Cidrs;
 use fourfold_ports::{PortSpan, SourceSet};
 
-use http::{Action, Content, Http, RateLimit};
+use http::{AccessLog, Action, Content, Http, RateLimit};
 use pool::{Aperture, HashKey, Health, PoolHttp, ProxyProtocol, StickyCookie};
 
 /// A whole configuration, validated.
@@ -32,6 +32,7 @@ pub struct Plan {
     /// How long a graceful stop waits for connections to end; 0: not at all.
     pub drain_timeout_ms: u64,
     pub log: Log,
+    pub admin: AdminListen,
     pub listeners: Vec<Listener>,
     pub pools: Vec<Pool>,
 }
@@ -74,6 +75,18 @@ pub enum EngineChoice {
     Auto,
     Uring,
     Epoll,
+}
+
+/// Where the running instance can be asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminListen {
+    /// A socket where such sockets are found, named by the program.
+    Default,
+    Off,
+    /// The socket's path.
+    Unix(String),
+    /// On the loopback.
+    Tcp(SocketAddr),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +141,7 @@ pub struct Listener {
     /// New connections; every one of them must have room. Keys are never fields.
     pub connection_rates: Vec<RateLimit>,
     pub proxy_protocol: Option<ProxyProtocolIn>,
+    pub access_log: Option<AccessLog>,
     /// There in http mode, and only there.
     pub http: Option<Box<Http>>,
 }
@@ -146,6 +160,7 @@ impl Listener {
             backlog: None,
             connection_rates: Vec::new(),
             proxy_protocol: None,
+            access_log: None,
             http: None,
         }
     }

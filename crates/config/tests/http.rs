@@ -84,7 +84,7 @@ fn written_listener_values_arrive() {
     assert_eq!((http.request_id.as_deref(), http.errors), (Some("x-trace"), ErrorFormat::Json));
     assert_eq!((http.server_header, http.explain_errors), (ServerHeader::Overwrite, true));
     let target = AccessTarget::SyslogUdp("10.0.0.9:514".parse().unwrap());
-    assert_eq!(http.access_log, Some(AccessLog { format: AccessFormat::Combined, to: target }));
+    assert_eq!(listener.access_log, Some(AccessLog { format: AccessFormat::Combined, to: target }));
     let proxy = listener.proxy_protocol.as_ref().unwrap();
     assert!(proxy.trust.contains("10.1.1.1".parse().unwrap()) && !proxy.required);
     let rate = &listener.connection_rates[0];

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may fail loudly")]
 
 use fourfold_config::{
-    Algorithm, Checked, Diagnostics, EngineChoice, Flags, HostPort, LogFormat, LogLevel, Mode, PortMode,
-    PortSpan, from_flags, parse, parse_count, parse_duration_ms,
+    AdminListen, Algorithm, Checked, Diagnostics, EngineChoice, Flags, HostPort, LogFormat, LogLevel, Mode,
+    PortMode, PortSpan, from_flags, parse, parse_count, parse_duration_ms,
 };
 
 const LISTENERS: &str = "\
@@ -46,6 +46,7 @@ fn what_is_not_written_has_its_default() {
     assert_eq!((plan.max_connections, plan.shards, plan.engine), (None, None, EngineChoice::Auto));
     assert_eq!((plan.drain_timeout_ms, plan.buffer_memory_bytes), (30_000, None));
     assert_eq!((plan.log.level, plan.log.format), (LogLevel::Info, LogFormat::Human));
+    assert_eq!(plan.admin, AdminListen::Default);
     let listener = &plan.listeners[0];
     assert_eq!((listener.mode, listener.pool, listener.idle_timeout_ms), (Mode::Tcp, Some(0), 3_600_000));
     assert_eq!((listener.max_connections, listener.backlog), (None, None));
@@ -69,6 +70,7 @@ fn written_values_arrive() {
         (Some(1_000_000), Some(4), EngineChoice::Epoll)
     );
     assert_eq!((plan.log.level, plan.log.format), (LogLevel::Debug, LogFormat::Json));
+    assert_eq!(plan.admin, AdminListen::Tcp("127.0.0.1:9900".parse().unwrap()));
     let listener = &plan.listeners[0];
     assert_eq!(
         (listener.max_connections, listener.idle_timeout_ms, listener.backlog),
@@ -101,8 +103,9 @@ fn flags_make_the_same_plan_as_a_file() {
         max_connections: Some("1M"),
         shards: Some("auto"),
         engine: Some("uring"),
+        admin: Some("unix:/run/x.sock"),
     };
-    let from_file = "max_connections = 1_000_000\nengine = \"uring\"\n\
+    let from_file = "max_connections = 1_000_000\nengine = \"uring\"\nadmin.listen = \"unix:/run/x.sock\"\n\
         [[listener]]\nname = \"listen-1\"\nbind = \"0.0.0.0:8080\"\npool = \"default\"\n\
         [[pool]]\nname = \"default\"\nsources = [\"10.0.0.10-10.0.0.25\", \"10.0.0.30\"]\n\
         [[pool.server]]\naddress = \"10.0.1.1:9000\"\n";
@@ -124,6 +127,7 @@ fn wrong_flags_are_named() {
         max_connections: Some("0"),
         shards: Some("none"),
         engine: Some("epol"),
+        admin: Some("0.0.0.0:9900"),
     };
     let shown = from_flags(&flags).unwrap_err().render_human();
     for expected in [
@@ -137,6 +141,7 @@ fn wrong_flags_are_named() {
         "--shards none: error: `shards`: \"none\" is not a whole number",
         "--engine epol: error: `engine` cannot be \"epol\"",
         "did you mean \"epoll\"?",
+        "--admin 0.0.0.0:9900: error: `listen`: \"0.0.0.0:9900\" can be reached from outside",
     ] {
         assert!(shown.contains(expected), "{expected}\nnot in\n{shown}");
     }

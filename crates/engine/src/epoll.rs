@@ -52,6 +52,8 @@ struct State {
     /// Registered for output.
     output: bool,
     finish: bool,
+    /// The peer has reset: nothing more is sent, and what it had said before is read to its end.
+    broken: Option<Errno>,
     full: bool,
     /// The queue has been sent to its end since somebody asked.
     emptied: bool,
@@ -77,6 +79,7 @@ impl State {
             blocked: false,
             output: false,
             finish: false,
+            broken: None,
             full: false,
             emptied: false,
             bulk: false,
@@ -434,6 +437,11 @@ impl EpollNet {
         }
         let result = socket::receive(sock.index as RawFd, &mut self.pool, &mut buffers);
         let Some(state) = self.state(sock) else { return };
+        let result = match state.broken {
+            // The send that failed has taken the error: an end is what is left of it.
+            Some(errno) if !matches!(&result, Ok(received) if received.bytes > 0) => Err(errno),
+            _ => result,
+        };
         match result {
             Ok(received) if received.bytes > 0 => {
                 // epoll(7): a short read from a stream means that it was emptied; an end already seen is still to be read.
@@ -457,6 +465,20 @@ impl EpollNet {
             Err(errno) => self.fail(sock, errno, handler),
         }
         self.scratch = buffers;
+    }
+
+    /// A server may answer, and reset, before it has read the whole of a request (RFC 9112 9.3): the answer lies ready to be
+    /// read. `true`: the app was told.
+    fn fail_send<H: Handler<Self>>(&mut self, sock: Sock, errno: Errno, handler: &mut H) -> bool {
+        let Some(state) = live(&mut self.states, sock) else { return false };
+        if !state.wanted || !errno.is_reset() {
+            self.fail(sock, errno, handler);
+            return true;
+        }
+        state.queue.clear(&mut self.pool);
+        (state.broken, state.readable, state.ended) = (Some(errno), true, true);
+        self.carry(sock);
+        false
     }
 
     fn fail<H: Handler<Self>>(&mut self, sock: Sock, errno: Errno, handler: &mut H) {
@@ -511,6 +533,9 @@ impl EpollNet {
         let Some(state) = live(&mut self.states, sock).filter(|state| state.phase == Phase::Open) else {
             return false;
         };
+        if let Some(errno) = state.broken {
+            return self.fail_send(sock, errno, handler);
+        }
         while !state.queue.is_empty() && !state.blocked {
             let mut result =
                 socket::transmit(sock.index as RawFd, &mut self.pool, &mut state.queue, state.finish);
@@ -520,10 +545,7 @@ impl EpollNet {
             }
             match result {
                 Ok(_) | Err(Errno::EINTR | Errno::EAGAIN) => {}
-                Err(errno) => {
-                    self.fail(sock, errno, handler);
-                    return true;
-                }
+                Err(errno) => return self.fail_send(sock, errno, handler),
             }
         }
         let owner = state.owner;

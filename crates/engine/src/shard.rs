@@ -1,7 +1,7 @@
 //! How many shards, on what engine, and their threads.
 
-use crate::uring::ACCEPTS_MAX;
 use crate::{App, EpollNet, Mailbox, Net, Sender, UringNet, mailbox};
+use fourfold_base::tables::{SHARDS_MAX, Tables, share};
 use fourfold_sys::buffers::{BUFFER_BYTES, POOL_BUFFERS_MAX};
 use fourfold_sys::epoll::Waker;
 use fourfold_sys::socket::{self, Step};
@@ -111,16 +111,11 @@ fn buffers_per_shard(bytes: u64, shards: usize) -> usize {
     usize::try_from(buffers).unwrap_or(usize::MAX).clamp(BUFFERS_PER_SHARD_MIN, POOL_BUFFERS_MAX)
 }
 
-/// Descriptors of a table that are not connections: standard streams, epoll, waker, library needs.
-const RESERVED_DESCRIPTORS: u64 = 64;
-/// Room for connections beyond the limit, which are accepted to be refused; accepts in flight take theirs besides.
-const ACCEPT_MARGIN: u64 = 64;
 /// Of the machine's memory, the most that buffers of all shards may take: one part in this many.
 const BUFFER_MEMORY_SHARE: u64 = 8;
 /// What an idle socket costs in kernel and user memory, rounded up; bounds what is held when nobody says how much.
 const SOCKET_MEMORY_BYTES: u64 = 5 * 1024;
 const BUFFERS_PER_SHARD_MIN: usize = 64;
-pub const SHARDS_MAX: usize = 1024;
 
 /// The arithmetic; nothing is read from the machine here.
 pub fn plan_shards(engine: Engine, demand: &Demand, limits: &Limits) -> Result<ShardPlan, String> {
@@ -131,10 +126,9 @@ pub fn plan_shards(engine: Engine, demand: &Demand, limits: &Limits) -> Result<S
     }
     let descriptor_limit = descriptors;
     let sockets = u64::from(demand.accepts + demand.connects).max(1);
-    let margin = ACCEPT_MARGIN + demand.listeners as u64 * u64::from(ACCEPTS_MAX);
-    let reserved = RESERVED_DESCRIPTORS + demand.listeners as u64 + margin;
-    // Every table holds the wakers of all shards.
-    let most = |shards: usize| descriptor_limit.saturating_sub(reserved + shards as u64) / sockets;
+    let tables = Tables { descriptors, sockets, listeners: demand.listeners as u64 };
+    let margin = tables.margin();
+    let most = |shards: usize| tables.most(shards);
     if most(1) == 0 {
         return Err(format!(
             "the descriptor limit of {descriptor_limit} leaves no room for connections: raise it (ulimit -n, systemd LimitNOFILE=)"
@@ -146,8 +140,7 @@ pub fn plan_shards(engine: Engine, demand: &Demand, limits: &Limits) -> Result<S
     let shards = match demand.connections {
         None => natural,
         Some(_) => {
-            let needed = (1..=SHARDS_MAX).find(|n| share(wanted, *n as u64) <= most(*n));
-            let Some(needed) = needed else {
+            let Some(needed) = tables.shards_for(wanted) else {
                 return Err(format!(
                     "{wanted} connections need more than {SHARDS_MAX} shards under a descriptor limit of {descriptor_limit}: raise the limit (ulimit -n, systemd LimitNOFILE=) or lower max_connections"
                 ));
@@ -195,15 +188,6 @@ fn plan_in_one_table(demand: &Demand, limits: &Limits) -> Result<ShardPlan, Stri
     let plan = plan_shards(Engine::Epoll, &demand, &each).map_err(|why| format!("{why}; {lost}"))?;
     let reason = format!("{}; {lost} of {} descriptors", plan.reason, limits.descriptors);
     Ok(ShardPlan { private_tables: false, reason, ..plan })
-}
-
-/// What one of `shards` must be able to take when `wanted` are spread by hash: the mean, six standard deviations, a little.
-fn share(wanted: u64, shards: u64) -> u64 {
-    if shards == 1 {
-        return wanted;
-    }
-    let mean = wanted.div_ceil(shards);
-    mean + 6 * mean.isqrt() + 16
 }
 
 fn slots(connections: u64, per_connection: u32, margin: u64) -> u32 {

@@ -11,6 +11,7 @@ use crate::net::{
 };
 use crate::net::{SEND_QUEUE_HIGH, SEND_QUEUE_LOW};
 use fourfold_base::Millis;
+use fourfold_base::tables::ACCEPTS_MAX;
 use fourfold_sys::Errno;
 use fourfold_sys::buffers::{BUFFER_BYTES, Buf, Pool, Queue};
 use fourfold_sys::clock::monotonic_us;
@@ -30,11 +31,6 @@ const PROVIDED_START: usize = 64;
 const PROVIDED_SOCKETS: usize = 64;
 const PROVIDED_FEWEST_MAX: usize = 128;
 const PROVIDED_MOST_MAX: usize = 2048;
-
-/// Accepts in flight for one listener, each with a slot set aside. Eight cost a tenth more CPU per connection, more than sixteen
-/// gain nothing; a multishot accept would be 4 % cheaper, but says nothing of who connects, and takes connections in from the
-/// backlog to lose them when the table is full.
-pub(crate) const ACCEPTS_MAX: u32 = 16;
 
 /// How often, and how long each time, a net that is dropped waits for its listeners to be let go.
 const FAREWELL_TURNS: usize = 100;
@@ -123,6 +119,8 @@ struct State {
     ended: bool,
     sending: bool,
     finish: bool,
+    /// The peer has reset: nothing more is sent, and what it had said before is read to its end.
+    broken: Option<Errno>,
     full: bool,
     /// All that was queued at some time since somebody asked has been sent.
     emptied: bool,
@@ -158,6 +156,7 @@ impl State {
             ended: false,
             sending: false,
             finish: false,
+            broken: None,
             full: false,
             emptied: false,
             reset: false,
@@ -646,6 +645,10 @@ impl UringNet {
 
     fn on_end<H: Handler<Self>>(&mut self, sock: Sock, handler: &mut H) {
         let Some(state) = live(&mut self.states, sock) else { return };
+        // The send that failed has taken the error: an end is what is left of it.
+        if let Some(errno) = state.broken {
+            return self.fail(sock, errno, handler);
+        }
         (state.ended, state.wanted) = (true, false);
         let owner = state.owner;
         handler.on_event(self, Event::Eof { sock, owner });
@@ -698,7 +701,7 @@ impl UringNet {
                 state.emptied = true;
             }
             Err(Errno::EAGAIN | Errno::EINTR) => {}
-            Err(errno) => return self.fail(sock, errno, handler),
+            Err(errno) => return self.fail_send(sock, errno, handler),
         }
         if !state.queue.is_empty() || state.finish {
             mark_dirty(&mut self.dirty, state, sock);
@@ -781,6 +784,17 @@ impl UringNet {
             state.phase = Phase::Closed;
             self.ring.close(sock.index, state.reset, pack(Op::Close, sock));
         }
+    }
+
+    /// A server may answer, and reset, before it has read the whole of a request (RFC 9112 9.3): the answer lies ready to be
+    /// read.
+    fn fail_send<H: Handler<Self>>(&mut self, sock: Sock, errno: Errno, handler: &mut H) {
+        let Some(state) = live(&mut self.states, sock) else { return };
+        if !state.wanted || !errno.is_reset() {
+            return self.fail(sock, errno, handler);
+        }
+        state.queue.clear(&mut self.pool);
+        state.broken = Some(errno);
     }
 
     fn fail<H: Handler<Self>>(&mut self, sock: Sock, errno: Errno, handler: &mut H) {
@@ -869,7 +883,7 @@ impl UringNet {
                 state.finish = false;
                 state.in_flight += 1;
             }
-        } else if std::mem::take(&mut state.finish) {
+        } else if state.broken.is_none() && std::mem::take(&mut state.finish) {
             state.in_flight += 1;
             self.ring.install(sock.index, pack(Op::Install, sock));
         }

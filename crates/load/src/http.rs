@@ -14,7 +14,7 @@ mod measure;
 
 pub use answer::Fault;
 pub use app::HttpLoad;
-pub use measure::{Cause, HttpCounters, HttpReport, HttpSnapshot, Stage};
+pub use measure::{Cause, HttpCounters, HttpReport, HttpSnapshot, Loss, MethodReport, Stage};
 
 use crate::StartError;
 use crate::machine::{WaitError, plan};
@@ -33,6 +33,8 @@ use std::time::{Duration, Instant};
 pub const PENDING_PER_SHARD: u32 = 256;
 /// The longest body or message that is made.
 pub const BODY_BYTES_MAX: u64 = 4 << 30;
+/// The field that carries a request's id.
+pub const ID_FIELD: &str = "X-Request-Id";
 /// The message that proves a WebSocket, if the user names no other length.
 pub const MESSAGE_BYTES: u64 = 32;
 
@@ -74,6 +76,10 @@ pub struct HttpConfig {
     pub host: String,
     pub path: String,
     pub method: String,
+    /// So many of a hundred requests are POST, evenly spread; the others have no body.
+    pub post_percent: u8,
+    /// Every request carries an id of its own in [`ID_FIELD`], and the report names those that were lost.
+    pub identify: bool,
     /// Further fields of the request.
     pub fields: Vec<(String, String)>,
     /// Of a request, or of a message.
@@ -115,6 +121,8 @@ impl HttpConfig {
             host: target.to_string(),
             path: "/".into(),
             method: "GET".into(),
+            post_percent: 0,
+            identify: false,
             fields: Vec::new(),
             body_bytes: 0,
             verify: Verify::Framing,
@@ -221,6 +229,9 @@ fn check(config: &HttpConfig) -> Result<(), StartError> {
     let odd = |(name, value): &(String, String)| !plain(name) || value.bytes().any(|byte| byte < b' ');
     if config.fields.iter().any(odd) {
         return refuse("a header is NAME: VALUE without control characters");
+    }
+    if config.post_percent > 100 {
+        return refuse("of a hundred requests at most a hundred are POST");
     }
     if config.body_bytes > BODY_BYTES_MAX {
         return Err(StartError::Config(format!("a body has at most {BODY_BYTES_MAX} bytes")));

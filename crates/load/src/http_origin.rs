@@ -38,6 +38,7 @@ use fourfold_engine::{Engine, Shard, ShardPlan};
 use fourfold_sys::Errno;
 use serde::Serialize;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What `/` answers unless the user says otherwise.
@@ -162,11 +163,20 @@ pub struct HttpOriginConfig {
     pub connections: Option<u64>,
     /// `None`: derived.
     pub shards: Option<usize>,
+    /// Told of every request as it comes.
+    pub record: Option<PathBuf>,
 }
 
 impl HttpOriginConfig {
     pub fn new(listen: SocketAddr) -> Self {
-        Self { listen, options: Options::default(), engine: None, connections: None, shards: None }
+        Self {
+            listen,
+            options: Options::default(),
+            engine: None,
+            connections: None,
+            shards: None,
+            record: None,
+        }
     }
 }
 
@@ -183,9 +193,12 @@ pub fn start(config: &HttpOriginConfig) -> Result<RunningHttpOrigin, StartError>
     let plan = plan_origin(config.engine, config.connections, config.shards)?;
     let counters: Vec<_> = (0..plan.shards).map(|_| Arc::new(HttpOriginCounters::default())).collect();
     let (limit, slots) = (plan.connections_per_shard as usize, plan.accept_slots as usize);
+    if let Some(path) = &config.record {
+        app::open_record(path).map_err(|error| StartError::Config(format!("{}: {error}", path.display())))?;
+    }
     let (address, shards) = spawn_on(config.listen, &plan, |shard| {
         let counters = counters.get(shard).map(Arc::clone).unwrap_or_default();
-        HttpOrigin::new(config.options, limit, slots, counters)
+        HttpOrigin::new(config.options, limit, slots, counters).recording(config.record.clone())
     })?;
     Ok(RunningHttpOrigin { address, plan, shards, counters })
 }

@@ -95,6 +95,11 @@ impl ForeignSockets {
         }
     }
 
+    /// The sources of all that are known, in no order.
+    pub fn sources(&self) -> impl Iterator<Item = u64> + '_ {
+        self.until_ms.keys().map(|(source, _)| *source)
+    }
+
     pub fn next_expiry_ms(&self) -> Option<u64> {
         self.order.front().map(|(until_ms, ..)| *until_ms)
     }

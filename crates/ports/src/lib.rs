@@ -97,6 +97,6 @@ pub use lease::{Lease, Mode, Release};
 pub use slice::Slice;
 pub use source::{Family, SourceError, SourceSet};
 pub use space::{
-    Exhausted, FOREIGN_RECHECK_MS, Headroom, SHARDS_MAX, Space, SpaceConfig, SpaceError, TIME_WAIT_MS,
+    Exhausted, FOREIGN_RECHECK_MS, Headroom, SHARDS_MAX, Space, SpaceConfig, SpaceError, TIME_WAIT_MS, Usage,
 };
 pub use span::{PortSet, PortSpan, PortSpanError};

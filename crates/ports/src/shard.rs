@@ -14,6 +14,9 @@ use crate::quarantine::{Quarantine, Queue};
 /// Wholly free blocks that a slice keeps for itself; what is above goes back to the centre.
 const WHOLE_BLOCKS_KEPT: u32 = 4;
 
+/// Sources that are counted one by one. What further ones hold (of an IPv6 prefix, say) is counted together.
+pub(crate) const SOURCES_COUNTED_MAX: usize = 256;
+
 /// "No expiry" in an atomic.
 pub(crate) const NEVER: u64 = u64::MAX;
 
@@ -29,6 +32,18 @@ pub(crate) struct State {
     quarantine: Quarantine,
     /// Blocks that became wholly free while there were enough of them. Hints: checked again on use.
     surplus: Vec<BlockKey>,
+    /// By source, as far as sources have been used; the last place is that of all further ones.
+    by_source: Vec<Count>,
+}
+
+/// What one source has in the hands of one shard. Signed for the same reason as [`Counters`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Count {
+    pub used: i64,
+    pub quarantined: i64,
+    pub foreign: i64,
+    /// Leases ever made.
+    pub leases: u64,
 }
 
 /// Counters are per shard and only their sum means something: a lease may come back through another
@@ -58,7 +73,12 @@ impl Shard {
             foreign: Queue::new(foreign_recheck_ms),
         };
         Shard {
-            state: Mutex::new(State { bag: Bag::new(), quarantine, surplus: Vec::new() }),
+            state: Mutex::new(State {
+                bag: Bag::new(),
+                quarantine,
+                surplus: Vec::new(),
+                by_source: Vec::new(),
+            }),
             counters: Counters::default(),
             free: AtomicU64::new(0),
             next_expiry_ms: AtomicU64::new(NEVER),
@@ -74,6 +94,11 @@ impl Shard {
         result
     }
 
+    /// Looks under the lock and changes nothing.
+    pub fn look<R>(&self, f: impl FnOnce(&State) -> R) -> R {
+        f(&lock(&self.state))
+    }
+
     pub fn next_expiry_ms(&self) -> u64 {
         self.next_expiry_ms.load(Relaxed)
     }
@@ -87,11 +112,28 @@ impl Shard {
 impl State {
     pub fn lease(&mut self, tuple: (u64, u16), counters: &Counters) -> Lease {
         counters.used.fetch_add(1, Relaxed);
+        let count = self.count(tuple.0);
+        count.used += 1;
+        count.leases += 1;
         Lease::new(tuple.0, tuple.1)
+    }
+
+    pub fn by_source(&self) -> &[Count] {
+        &self.by_source
+    }
+
+    fn count(&mut self, source: u64) -> &mut Count {
+        let place = usize::try_from(source).unwrap_or(SOURCES_COUNTED_MAX).min(SOURCES_COUNTED_MAX);
+        if place >= self.by_source.len() {
+            self.by_source.resize_with(place + 1, Count::default);
+        }
+        &mut self.by_source[place]
     }
 
     pub fn release(&mut self, lease: Lease, now_ms: u64, how: Release, counters: &Counters) {
         counters.used.fetch_sub(1, Relaxed);
+        let source = lease.source_index();
+        self.count(source).used -= 1;
         let (queue, counter) = match how {
             Release::Clean => return self.put(&lease),
             Release::TimeWait => (&mut self.quarantine.time_wait, &counters.quarantined),
@@ -102,6 +144,10 @@ impl State {
         }
         counter.fetch_add(1, Relaxed);
         queue.push(now_ms, lease);
+        match how {
+            Release::Foreign => self.count(source).foreign += 1,
+            Release::Clean | Release::TimeWait => self.count(source).quarantined += 1,
+        }
     }
 
     /// Frees up to `most` tuples whose quarantine is over.
@@ -109,9 +155,11 @@ impl State {
         for _ in 0..most {
             if let Some(lease) = self.quarantine.time_wait.pop_expired(now_ms) {
                 counters.quarantined.fetch_sub(1, Relaxed);
+                self.count(lease.source_index()).quarantined -= 1;
                 self.put(&lease);
             } else if let Some(lease) = self.quarantine.foreign.pop_expired(now_ms) {
                 counters.foreign.fetch_sub(1, Relaxed);
+                self.count(lease.source_index()).foreign -= 1;
                 self.put(&lease);
             } else {
                 return;

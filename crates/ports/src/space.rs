@@ -17,7 +17,7 @@ use crate::bag::BlockKey;
 use crate::central::Central;
 use crate::frontier::Shape;
 use crate::lease::Mode;
-use crate::shard::{NEVER, Shard, lock};
+use crate::shard::{Count, NEVER, SOURCES_COUNTED_MAX, Shard, lock};
 use crate::slice::Slice;
 use crate::source::{Family, SourceSet};
 use crate::span::{PortSet, PortSpan};
@@ -27,6 +27,9 @@ pub const TIME_WAIT_MS: u64 = 60_000;
 
 /// When a tuple that somebody else held is tried again.
 pub const FOREIGN_RECHECK_MS: u64 = 30_000;
+
+/// Tuples freed from a slice's quarantine without letting go of its lock.
+const EXPIRED_AT_ONCE: usize = 256;
 
 /// Shards of one space.
 pub const SHARDS_MAX: usize = 1024;
@@ -111,6 +114,18 @@ pub struct Headroom {
     pub quarantined: u64,
     /// Held by sockets outside of this space.
     pub foreign: u64,
+}
+
+/// What one source has towards the destination, or all sources from the 257th on together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// [`Space::source_address`] has its address.
+    pub source_index: u64,
+    /// 1, or how many are counted together.
+    pub sources: u64,
+    /// Leases ever made.
+    pub leases: u64,
+    pub headroom: Headroom,
 }
 
 /// Every tuple is used, resting or foreign. Nothing is wrong with the destination.
@@ -229,6 +244,60 @@ impl Space {
         Headroom { total, used, free, quarantined, foreign }
     }
 
+    /// The same for each source that has been used or is held by others, in the sources' order; see [`Usage`].
+    /// Takes each shard's lock for as long as it takes to copy a few numbers.
+    #[must_use]
+    pub fn by_source(&self) -> Vec<Usage> {
+        let mut sums: Vec<Count> = Vec::new();
+        for shard in &self.shards {
+            shard.look(|state| {
+                state.by_source().iter().enumerate().for_each(|(n, count)| add(&mut sums, n, count))
+            });
+        }
+        if self.foreign_found.load(Relaxed) > 0 {
+            for source in lock(&self.central).foreign.sources() {
+                let place = usize::try_from(source).unwrap_or(SOURCES_COUNTED_MAX).min(SOURCES_COUNTED_MAX);
+                add(&mut sums, place, &Count { foreign: 1, ..Count::default() });
+            }
+        }
+        sums.iter().enumerate().map(|(place, count)| self.usage(place, count)).collect()
+    }
+
+    fn usage(&self, place: usize, count: &Count) -> Usage {
+        let ports = u64::from(self.shape.ports());
+        let together = place == SOURCES_COUNTED_MAX;
+        let sources = if together { self.shape.sources - place as u64 } else { 1 };
+        let [used, quarantined, foreign] =
+            [count.used, count.quarantined, count.foreign].map(|n| u64::try_from(n).unwrap_or(0));
+        let total = sources.saturating_mul(ports);
+        let free = total.saturating_sub(used).saturating_sub(quarantined).saturating_sub(foreign);
+        Usage {
+            source_index: place as u64,
+            sources,
+            leases: count.leases,
+            headroom: Headroom { total, used, free, quarantined, foreign },
+        }
+    }
+
+    /// Frees what has rested long enough, of all slices: for the truth of the headroom while nobody leases. No slice's lock is
+    /// held for more than a few hundred tuples at a time.
+    pub fn handle_timeout(&self, now_ms: u64) {
+        for shard in &self.shards {
+            while shard.next_expiry_ms() <= now_ms {
+                shard.with(|state, counters| state.expire(now_ms, EXPIRED_AT_ONCE, counters));
+            }
+        }
+        if self.foreign_expiry_ms() <= now_ms {
+            drop(self.central(now_ms));
+        }
+    }
+
+    /// How many ports each source has.
+    #[must_use]
+    pub fn ports_per_source(&self) -> u32 {
+        self.shape.ports()
+    }
+
     /// How often a tuple turned out to be held by somebody else, since the start.
     #[must_use]
     pub fn foreign_hits(&self) -> u64 {
@@ -309,4 +378,15 @@ impl Space {
         let next = self.next_expiry_ms();
         Exhausted { headroom: self.headroom(), next_free_ms: (next != NEVER).then_some(next) }
     }
+}
+
+fn add(sums: &mut Vec<Count>, place: usize, count: &Count) {
+    if place >= sums.len() {
+        sums.resize_with(place + 1, Count::default);
+    }
+    let sum = &mut sums[place];
+    sum.used += count.used;
+    sum.quarantined += count.quarantined;
+    sum.foreign += count.foreign;
+    sum.leases += count.leases;
 }

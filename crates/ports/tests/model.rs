@@ -46,9 +46,19 @@ impl Model {
     }
 
     fn headroom(&self) -> Headroom {
-        let resting = |how| self.resting.values().filter(|(_, why)| *why == how).count() as u64;
-        let total = self.all.len() as u64;
-        let used = self.used.len() as u64;
+        self.headroom_where(|_| true)
+    }
+
+    fn headroom_of(&self, source: u64) -> Headroom {
+        self.headroom_where(|tuple| tuple.0 == source)
+    }
+
+    fn headroom_where(&self, counts: impl Fn(&Tuple) -> bool) -> Headroom {
+        let counted = |tuples: &HashSet<Tuple>| tuples.iter().filter(|tuple| counts(tuple)).count() as u64;
+        let resting =
+            |how| self.resting.iter().filter(|(tuple, (_, why))| counts(tuple) && *why == how).count() as u64;
+        let total = counted(&self.all);
+        let used = counted(&self.used);
         let (quarantined, foreign) = (resting(Release::TimeWait), resting(Release::Foreign));
         Headroom { total, used, free: total - used - quarantined - foreign, quarantined, foreign }
     }
@@ -241,6 +251,11 @@ proptest! {
             let now = world.now;
             world.slices.iter_mut().for_each(|slice| slice.handle_timeout(now));
             assert_eq!(world.space.headroom(), world.model.headroom());
+            for usage in world.space.by_source() {
+                assert_eq!(usage.headroom, world.model.headroom_of(usage.source_index));
+            }
+            let used: u64 = world.space.by_source().iter().map(|usage| usage.headroom.used).sum();
+            assert_eq!(used, world.model.used.len() as u64, "no source is left out");
         }
         world.finish(last);
     }

@@ -315,3 +315,41 @@ fn threads_share_a_space() {
     assert_eq!(space.headroom().used, 0);
     assert_eq!(lease_all(&mut space.slice(0), u64::MAX).len(), 1200);
 }
+
+#[test]
+fn what_has_rested_is_free_though_no_slice_looks() {
+    let space = space("10.0.0.1", "1000-1999", 2);
+    let (mut own, mut other) = (space.slice(0), space.slice(1));
+    for lease in lease_all(&mut own, 0) {
+        other.release(lease, 0, Release::TimeWait);
+    }
+    space.handle_timeout(59_999);
+    assert_eq!((space.headroom().free, space.headroom().quarantined), (0, 1000));
+    space.handle_timeout(60_000);
+    assert_eq!((space.headroom().free, space.headroom().quarantined), (1000, 0));
+    assert_eq!(space.by_source()[0].headroom, space.headroom());
+    assert_eq!(lease_all(&mut own, 60_000).len(), 1000);
+}
+
+#[test]
+fn sources_are_counted_one_by_one_and_those_of_a_prefix_together_after_a_while() {
+    let space = space("fd00::/64", "1024-1087", 2);
+    let (mut own, mut other) = (space.slice(0), space.slice(1));
+    // A block of 64 ports is one source's.
+    let held: Vec<Lease> = (0..300 * 64).map(|_| own.lease(0).unwrap()).collect();
+    let usage = space.by_source();
+    assert_eq!(usage.len(), 257);
+    assert!(usage[..256].iter().all(|one| (one.sources, one.headroom.used, one.headroom.free) == (1, 64, 0)));
+    assert_eq!((usage[256].headroom.used, usage[256].leases), (44 * 64, 44 * 64));
+    assert_eq!(usage[256].sources, u64::MAX - 256, "of the prefix so many can be used");
+    for lease in held {
+        other.release(lease, 0, Release::TimeWait);
+    }
+    let usage = space.by_source();
+    assert!(usage[..256].iter().all(|one| (one.headroom.used, one.headroom.quarantined) == (0, 64)));
+    own.handle_timeout(100_000);
+    other.handle_timeout(100_000);
+    let usage = space.by_source();
+    assert!(usage.iter().all(|one| (one.headroom.used, one.headroom.quarantined) == (0, 0)));
+    assert_eq!(usage.iter().map(|one| one.leases).sum::<u64>(), 300 * 64);
+}

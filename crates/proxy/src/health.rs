@@ -7,7 +7,7 @@
 use crate::check::{Place, sources};
 use crate::core::Core;
 use crate::counters::Counters;
-use crate::shared::{Mail, PoolState, Target};
+use crate::shared::{Mail, PoolState, ShardState, Target};
 use fourfold_balance::health::{Board, Change, Fault, Health, Notice, Outcome, Reason, Rules, Standing};
 use fourfold_base::Millis;
 use std::net::{IpAddr, SocketAddr};
@@ -156,8 +156,9 @@ impl Core {
     pub fn report(&mut self, who: Answerer, outcome: Outcome, latency_us: u64, now: Millis) -> Fault {
         let shared = Arc::clone(&self.shared);
         let Some(state) = shared.pools.get(who.pool) else { return Fault::Undecided };
-        if outcome != Outcome::Shortage {
-            self.upstreams.observe(who.pool, who.server, latency_us, outcome == Outcome::Success, now);
+        let good = matches!(outcome, Outcome::Success | Outcome::Answering);
+        if !matches!(outcome, Outcome::Shortage | Outcome::Answered) {
+            self.upstreams.observe(who.pool, who.server, latency_us, good, now);
         }
         match state.health.board.record(who.server, outcome, latency_us) {
             None => Fault::Undecided,
@@ -212,11 +213,10 @@ impl Core {
             state.health.avoid(path, now);
         }
         let AvoidedPath { source, server, until } = path;
+        // Before anybody here chooses again; the connections that lie ready follow by mail.
         self.upstreams.avoid(pool, server, source, until);
-        for (index, shard) in self.shared.shards.iter().enumerate() {
-            if index != self.shard {
-                shard.tell(Mail::Avoid { pool, server, source, until });
-            }
+        for shard in &self.shared.shards {
+            shard.tell(Mail::Avoid { pool, server, source, until });
         }
     }
 
@@ -289,13 +289,16 @@ impl Core {
         due.filter(|due| *due < Millis::MAX)
     }
 
-    /// Pools whose time this shard keeps.
+    /// Pools whose time this shard keeps. In a drain any shard may be the last.
     fn kept<'a>(
         &self,
         shared: &'a crate::shared::Shared,
     ) -> impl Iterator<Item = (usize, &'a PoolState)> + use<'a> {
-        let (shard, shards) = (self.shard, shared.shards.len().max(1));
-        shared.pools.iter().enumerate().skip(shard).step_by(shards)
+        let (first, step) = match self.draining {
+            true => (0, 1),
+            false => (self.shard, shared.shards.len().max(1)),
+        };
+        shared.pools.iter().enumerate().skip(first).step_by(step)
     }
 
     fn tell_keeper(&self, pool: usize) {
@@ -316,6 +319,10 @@ impl Core {
                     self.came_up(pool, *server, now);
                 }
                 Change::HalfOpened { .. } | Change::Panic { on: true } => self.freed(pool),
+                Change::CheckedDown { server } => {
+                    let tell = |shard: &ShardState| shard.tell(Mail::Down { pool, server: *server });
+                    self.shared.shards.iter().map(tell).for_each(drop);
+                }
                 _ => {}
             }
         }

@@ -16,6 +16,7 @@ mod owner;
 mod preface;
 mod rates;
 mod reason;
+pub mod roster;
 mod shard;
 mod shared;
 mod shed;
@@ -31,5 +32,5 @@ pub use logs::SharedLog;
 pub use reason::Refusal;
 pub use shard::Proxy;
 pub use shared::{
-    Fitness, Machine, Mail, PoolState, ServerState, SetupError, ShardState, Shared, Target, TargetError,
+    Fitness, Machine, Mail, Pin, PoolState, ServerState, SetupError, ShardState, Shared, Target, TargetError,
 };

@@ -1,11 +1,14 @@
 //! A shard's ways into the access logs of its listeners.
 
 use crate::access::{AccessLog, Format, Queue, Record, Target};
+use crate::core::Cx;
 use crate::shared::Shared;
 use fourfold_config::Plan;
 use fourfold_config::http::{AccessFormat, AccessLog as Settings, AccessTarget};
+use fourfold_engine::{Local, Net, Sock};
+use fourfold_ports::Lease;
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// A log that listeners share. Its writer is the program's to start.
@@ -23,6 +26,7 @@ pub(crate) fn of_plan(plan: &Plan, shards: usize) -> Vec<SharedLog> {
             let format = match settings.format {
                 AccessFormat::Json => Format::Json,
                 AccessFormat::Combined => Format::Combined,
+                AccessFormat::Tcplog => Format::Tcplog,
             };
             let target = match &settings.to {
                 AccessTarget::Stdout => Target::Stdout,
@@ -37,7 +41,23 @@ pub(crate) fn of_plan(plan: &Plan, shards: usize) -> Vec<SharedLog> {
 }
 
 fn settings_of(plan: &Plan, listener: usize) -> Option<&Settings> {
-    plan.listeners.get(listener)?.http.as_deref()?.access_log.as_ref()
+    plan.listeners.get(listener)?.access_log.as_ref()
+}
+
+/// Our own end of a connection to a server.
+pub(crate) fn source<N: Net>(cx: &mut Cx<'_, N>, path: u32, lease: &Lease, sock: Sock) -> Option<SocketAddr> {
+    match cx.core.upstreams.local(path, lease)? {
+        Local::Late { ip: Some(ip), port } | Local::Early { ip, port } => Some(SocketAddr::new(ip, port)),
+        Local::Late { ip: None, port } => {
+            let ip = match cx.core.logs.sources.get(&path) {
+                Some(ip) => *ip,
+                None => cx.net.local_address(sock).ok()?.ip(),
+            };
+            cx.core.logs.sources.insert(path, ip);
+            Some(SocketAddr::new(ip, port))
+        }
+        Local::Kernel => None,
+    }
 }
 
 pub(crate) struct Logs {
@@ -45,7 +65,7 @@ pub(crate) struct Logs {
     /// By listener.
     of: Vec<Option<usize>>,
     /// Our own address towards a server where the kernel chooses it, by path: asked for once.
-    pub sources: HashMap<u32, IpAddr>,
+    sources: HashMap<u32, IpAddr>,
     dropped: u64,
 }
 

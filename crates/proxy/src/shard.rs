@@ -4,10 +4,11 @@
 
 use crate::check::Checks;
 use crate::core::{Core, Cx};
-use crate::http::Http;
+use crate::http::{Http, Way};
 use crate::owner::{self, Tag};
 use crate::preface::{Caller, Prefaces, Ready};
 use crate::reason::Refusal;
+use crate::roster::{self, Inquiry};
 use crate::shared::{Mail, Shared};
 use crate::shed::{Shedder, Whose};
 use crate::tcp::Tcp;
@@ -335,6 +336,14 @@ impl<N: Net> App<N> for Proxy {
             }
             Mail::Avoid { pool, server, source, until } => {
                 self.core.upstreams.avoid(pool, server, source, until);
+                let cx = &mut Cx { net: &mut *net, core: &mut self.core };
+                if until > 0 {
+                    self.http.give_up(cx, pool, Way { server, source: Some(source) });
+                }
+            }
+            Mail::Down { pool, server } => {
+                let cx = &mut Cx { net: &mut *net, core: &mut self.core };
+                self.http.give_up(cx, pool, Way { server: Some(server), source: None });
             }
             Mail::Reclaim { pool } => {
                 let cx = &mut Cx { net: &mut *net, core: &mut self.core };
@@ -344,6 +353,11 @@ impl<N: Net> App<N> for Proxy {
             Mail::Look => {}
             Mail::Drain { deadline } => self.drain(net, deadline),
             Mail::Trim => net.trim(),
+            Mail::Roster(Inquiry { place, rows_max, reply }) => {
+                let cx = &mut Cx { net: &mut *net, core: &mut self.core };
+                // Whoever asked may have given up.
+                let _ = reply.try_send(roster::page(cx, &self.tcp, &self.http, place, rows_max));
+            }
         }
         self.relieve_all(net);
     }

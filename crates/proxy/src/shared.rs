@@ -7,6 +7,7 @@ use crate::health::PoolHealth;
 use crate::logs::{self, SharedLog};
 use crate::rates::Rates;
 use crate::reason::{LOG_INTERVAL_MS, Notices};
+use crate::roster::Inquiry;
 use fourfold_balance::health::Bar;
 use fourfold_balance::{Aperture, Options, Picker, hash_key, server_id};
 use fourfold_base::Millis;
@@ -61,6 +62,8 @@ pub enum Mail {
     Target { pool: usize, server: usize },
     /// A server has come up, and is to be loaded slowly.
     Up { pool: usize, server: usize, since: Millis },
+    /// A server's checks have taken it down.
+    Down { pool: usize, server: usize },
     /// A source does not get through to a server, or to any; others do. `until` 0: it does again.
     Avoid { pool: usize, server: Option<usize>, source: IpAddr, until: Millis },
     /// A client of another shard waits for what idle connections hold.
@@ -71,6 +74,8 @@ pub enum Mail {
     Drain { deadline: Millis },
     /// Give idle memory back.
     Trim,
+    /// Who is connected?
+    Roster(Inquiry),
 }
 
 /// Where a server is at present, and the tuples towards it.
@@ -526,6 +531,11 @@ impl ShardState {
     /// Called once, before the shard runs.
     pub fn set_sender(&self, sender: Sender<Mail>) {
         let _ = self.sender.set(sender);
+    }
+
+    /// Connections to servers of this pool that lie ready.
+    pub fn idle(&self, pool: usize) -> u32 {
+        self.idle.get(pool).map_or(0, |idle| idle.load(Relaxed))
     }
 
     /// A full mailbox means that the shard is about to look anyway: every mail but `Drain` is a hint.

@@ -3,16 +3,22 @@
 //! Owns the tunnels, their timers, and the queues of waiting clients. Refuses what exceeds a limit, with a counted reason.
 //! Its shard drives it with events.
 
+mod log;
+
+pub(crate) use log::Entry;
+
 use crate::access::Ending;
 use crate::core::{Core, Cx, Trial, greeting};
-use crate::http::Entry;
+use crate::http;
+use crate::logs::source;
 use crate::owner::{Tag, owner};
 use crate::preface::Caller;
 use crate::reason::Refusal;
+use crate::roster::{self, Row, State};
 use crate::shared::Shared;
 use crate::shed::{Holder, Whose, unsent_of};
 use crate::stash::Stash;
-use crate::tunnel::{Direction, Extra, Phase, Side, Tunnel, Upstream};
+use crate::tunnel::{Direction, Extra, Line, Phase, Side, Tunnel, Upstream};
 use crate::upstream::{Attempt, Blame, Choice, Want, address_key, blame};
 use crate::wait::{RETRY_MS, Shortage, WaitQueue};
 use fourfold_balance::health::Outcome;
@@ -42,7 +48,7 @@ pub(crate) struct Handover {
     pub from_client: Stash,
     pub from_server: Stash,
     pub client_ended: bool,
-    pub log: Option<Box<Entry>>,
+    pub log: Option<Box<http::Entry>>,
 }
 
 impl Tcp {
@@ -99,7 +105,9 @@ impl Tcp {
             phase: Phase::Open,
             idle_timeout_s: handover.idle_timeout.div_ceil(1000).min(u64::from(u32::MAX)) as u32,
             server_side: Direction { open: true, ..Direction::default() },
-            extra: handover.log.map(|log| Box::new(Extra { log: Some(log), ..Extra::default() })),
+            extra: handover
+                .log
+                .map(|log| Box::new(Extra { log: Some(Line::Request(log)), ..Extra::default() })),
             ..Tunnel::new(handover.client, handover.listener, handover.pool, now)
         };
         let (client, server) = (handover.client, handover.server);
@@ -216,6 +224,9 @@ impl Tcp {
                 (tunnel.phase, tunnel.active, tunnel.release) = (Phase::Connecting, now, Release::Clean);
                 let timeout = cx.core.shared.plan.pools.get(pool).map_or(0, |pool| pool.connect_timeout_ms);
                 self.wheel.set(key.slot, now + timeout);
+                if let Some(log) = tunnel.log() {
+                    log.connecting(remote, cx.net.micros());
+                }
                 cx.core.counters().connects.add(1);
                 Ok(())
             }
@@ -255,6 +266,12 @@ impl Tcp {
         let latency_us = now.saturating_sub(tunnel.active) * 1000;
         (tunnel.phase, tunnel.active) = (Phase::Open, now);
         let (client, server) = (tunnel.client, tunnel.server);
+        if tunnel.log().is_some()
+            && let Some(Upstream { path, lease, .. }) = &tunnel.upstream
+        {
+            let source = source(cx, *path, lease, server);
+            tunnel.log().into_iter().for_each(|log| log.opened(source, cx.net.micros()));
+        }
         if let Some(who) = tunnel.answerer() {
             if let Some(state) = cx.core.shared.server(who.pool, who.server) {
                 state.succeeded();
@@ -289,8 +306,11 @@ impl Tcp {
 
     /// What the client sent behind its PROXY header, before there was anybody to send it to.
     fn send_early<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
-        let extra = self.tunnels.get_mut(key).and_then(|tunnel| tunnel.extra.take());
-        let Some(Extra { mut early, early_end, .. }) = extra.map(|extra| *extra) else { return };
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        let Some(Extra { mut early, early_end, log, .. }) = tunnel.extra.take().map(|extra| *extra) else {
+            return;
+        };
+        tunnel.extra = log.map(|log| Box::new(Extra { log: Some(log), ..Extra::default() }));
         while let Some(buf) = early.pop() {
             self.on_received(cx, key, Side::Client, buf);
         }
@@ -483,9 +503,9 @@ impl Tcp {
             Side::Client => {}
             Side::Server => tunnel.release = Release::Clean,
         }
-        let (counter, ending) = match side {
-            Side::Client => (&cx.core.counters().reset_by_client, Ending::ClientGoneTunnel),
-            Side::Server => (&cx.core.counters().reset_by_server, Ending::ServerResetTunnel),
+        let (counter, ending) = match (side, tunnel.phase) {
+            (Side::Server, _) => (&cx.core.counters().reset_by_server, Ending::ServerResetTunnel),
+            (Side::Client, phase) => (&cx.core.counters().reset_by_client, left_in(phase)),
         };
         counter.add(1);
         self.close(cx, key, Close::Reset, ending);
@@ -600,6 +620,34 @@ impl Tcp {
         }));
     }
 
+    /// Places that [`row`](Self::row) knows.
+    pub fn places(&self) -> u32 {
+        self.tunnels.slots()
+    }
+
+    /// Who is there, for whoever asks.
+    pub fn row<N: Net>(&self, cx: &mut Cx<'_, N>, place: u32) -> Option<Row> {
+        let tunnel = self.tunnels.get(self.tunnels.key_at(place)?)?;
+        let upstream = match &tunnel.upstream {
+            Some(Upstream { path, lease, .. }) => roster::upstream(cx.core, tunnel.pool, *path, lease),
+            None => roster::nowhere(tunnel.pool),
+        };
+        let state = match tunnel.phase {
+            Phase::Waiting => State::Waiting,
+            Phase::Connecting | Phase::Failing => State::Connecting,
+            Phase::Open => State::Open,
+            Phase::Closing => State::Closing,
+        };
+        Some(Row {
+            listener: usize::from(tunnel.listener),
+            state,
+            client: roster::peer(cx, tunnel.client),
+            upstream: Some(upstream),
+            quiet_ms: Some(cx.net.now().saturating_sub(tunnel.active)),
+            requests: None,
+        })
+    }
+
     /// Resets a slow one.
     pub fn shed<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
         self.close(cx, key, Close::Reset, Ending::Shed);
@@ -637,9 +685,20 @@ fn extra<N: Net>(
     if read.is_some() {
         cx.net.pause(client);
     }
-    let extra = told || keyed || read.is_some();
+    let entry = || Line::Connection(Box::new(Entry::new(listener, pool, caller.address, cx.net.micros())));
+    let log = cx.core.logs.has(listener).then(entry);
+    let extra = told || keyed || read.is_some() || log.is_some();
     let early = read.unwrap_or_default();
-    extra.then_some(Extra { addresses, key, early: early.bytes, early_end: early.ended, log: None })
+    extra.then_some(Extra { addresses, key, early: early.bytes, early_end: early.ended, log })
+}
+
+/// What a client that breaks its connection now does that in.
+fn left_in(phase: Phase) -> Ending {
+    match phase {
+        Phase::Waiting => Ending::ClientGoneQueue,
+        Phase::Connecting | Phase::Failing => Ending::ClientGoneConnect,
+        Phase::Open | Phase::Closing => Ending::ClientGoneTunnel,
+    }
 }
 
 fn refusal_for(shortage: Option<Shortage>) -> Refusal {

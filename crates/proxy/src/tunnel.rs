@@ -9,9 +9,11 @@
 //!                                    │ another path                      │ time-out, drain, refusal
 //! ```
 
+use crate::access::Ending;
+use crate::core::Core;
 use crate::health::Answerer;
-use crate::http::Entry;
 use crate::stash::Stash;
+use crate::{http, tcp};
 use fourfold_base::Millis;
 use fourfold_engine::Sock;
 use fourfold_l4::proxy_protocol::Addresses;
@@ -66,8 +68,30 @@ pub(crate) struct Extra {
     pub early: Stash,
     /// FIN came behind it.
     pub early_end: bool,
-    /// It began as a request, and is logged at its end.
-    pub log: Option<Box<Entry>>,
+    pub log: Option<Line>,
+}
+
+/// What the access log will say at its end.
+pub(crate) enum Line {
+    /// Of the request that it began as.
+    Request(Box<http::Entry>),
+    Connection(Box<tcp::Entry>),
+}
+
+impl Line {
+    pub fn add(&mut self, up: u64, down: u64) {
+        match self {
+            Line::Request(entry) => entry.add(up, down),
+            Line::Connection(entry) => entry.add(up, down),
+        }
+    }
+
+    pub fn write(&self, core: &mut Core, ending: Ending, now_us: u64) {
+        match self {
+            Line::Request(entry) => entry.write(core, ending, now_us),
+            Line::Connection(entry) => entry.write(core, ending, now_us),
+        }
+    }
 }
 
 pub(crate) struct Tunnel {
@@ -121,6 +145,14 @@ impl Tunnel {
         }
     }
 
+    /// Of a connection that will be logged.
+    pub fn log(&mut self) -> Option<&mut tcp::Entry> {
+        match self.extra.as_mut()?.log.as_mut()? {
+            Line::Connection(entry) => Some(entry),
+            Line::Request(_) => None,
+        }
+    }
+
     /// Whom it connects or is connected to.
     pub fn answerer(&self) -> Option<Answerer> {
         let Upstream { server, lease, .. } = self.upstream.as_ref()?;
@@ -169,5 +201,12 @@ mod tests {
     #[test]
     fn idle_tunnel_stays_small() {
         assert!(size_of::<Tunnel>() <= 104, "{}", size_of::<Tunnel>());
+    }
+
+    /// What one costs beyond that while its end will be logged; the guide says so.
+    #[test]
+    fn a_log_to_come_stays_small() {
+        let both = size_of::<Extra>() + size_of::<tcp::Entry>();
+        assert!(both <= 280, "{both}");
     }
 }

@@ -26,6 +26,7 @@ fn plan(listener: Listener) -> Plan {
         engine: fourfold_config::EngineChoice::Auto,
         buffer_memory_bytes: None,
         drain_timeout_ms: 0,
+        admin: fourfold_config::AdminListen::Off,
         log: fourfold_config::Log { level: LogLevel::Error, format: LogFormat::Human },
         listeners: vec![listener],
         pools: vec![Pool::new("chat", vec![server])],

@@ -3,6 +3,7 @@
 use crate::run::{Run, Shard};
 use crate::scenario::Scenario;
 use crate::{http, prompt};
+use fourfold_balance::retry::BudgetRules;
 use fourfold_base::Millis;
 use fourfold_engine::Close;
 use fourfold_engine::Net;
@@ -38,7 +39,10 @@ pub(crate) fn judge(run: &Run) -> Checked {
     shared_state(run)?;
     leases(run)?;
     match run.scenario.web {
-        Some(_) => http::judge(run.scenario, &mut run.ledger.borrow_mut()),
+        Some(_) => {
+            http::judge(run.scenario, &mut run.ledger.borrow_mut())?;
+            second_tries(run)
+        }
         None => counters(run, &tally),
     }
 }
@@ -174,6 +178,25 @@ fn leases(run: &Run) -> Checked {
         }
     }
     Ok(())
+}
+
+/// Each shard keeps each pool's budget. What a warm connection had died under is sent again whatever is left of it.
+fn second_tries(run: &Run) -> Checked {
+    let totals = Totals::of(&run.shared);
+    let rules = run.scenario.plan.pools.iter().map(|pool| pool.http.retry_budget);
+    let percent = rules.clone().map(|rules| u64::from(rules.percent)).max().unwrap_or(0);
+    // A second more at either end: time counts in parts of the window.
+    let seconds = |window_ms: u64| (run.now() + window_ms) / 1000 + 2;
+    let spare = |rules: BudgetRules| u64::from(rules.per_second_min) * seconds(rules.window_ms);
+    let spare = rules.map(spare).sum::<u64>() * run.shards.len() as u64;
+    let spare = spare + totals.get("http_reused");
+    let (tries, requests) = (totals.get("http_retries"), totals.get("http_requests"));
+    match tries <= requests * percent / 100 + spare {
+        true => Ok(()),
+        false => {
+            Err(("second tries stay within their budget", format!("{tries}, {requests} requests: {totals}")))
+        }
+    }
 }
 
 fn counters(run: &Run, tally: &Tally) -> Checked {

@@ -25,7 +25,7 @@ struct Options {
     #[arg(long)]
     seed: Option<u64>,
     /// What flows through the proxy.
-    #[arg(long, value_enum, default_value = "both")]
+    #[arg(long, value_enum, default_value = "all")]
     world: Worlds,
     /// Show the scenario and all events of each seed.
     #[arg(long)]
@@ -42,13 +42,20 @@ struct Options {
 enum Worlds {
     Tcp,
     Http,
-    Both,
+    /// Requests, and whatever an edge does beside.
+    Edge,
+    All,
 }
 
 impl Worlds {
     fn scenarios(self, seed: u64) -> impl Iterator<Item = Scenario> {
-        let tcp = (self != Worlds::Http).then(|| Scenario::new(seed));
-        tcp.into_iter().chain((self != Worlds::Tcp).then(|| Scenario::http(seed)))
+        let worlds: &[fn(u64) -> Scenario] = match self {
+            Self::Tcp => &[Scenario::new],
+            Self::Http => &[Scenario::http],
+            Self::Edge => &[Scenario::edge],
+            Self::All => &[Scenario::new, Scenario::http, Scenario::edge],
+        };
+        worlds.iter().map(move |world| world(seed))
     }
 }
 
@@ -138,9 +145,6 @@ fn show(scenario: &Scenario, failure: &Failure, first: bool) {
     for line in again.iter().flat_map(|failure| &failure.trace) {
         println!("  {line}");
     }
-    let world = if scenario.web.is_some() { "http" } else { "tcp" };
-    println!(
-        "again: cargo run --release -p fourfold-sim -- --world {world} --seed {} --trace",
-        scenario.seed
-    );
+    let Scenario { world, seed, .. } = scenario;
+    println!("again: cargo run --release -p fourfold-sim -- --world {world} --seed {seed} --trace");
 }

@@ -161,7 +161,10 @@ impl<'a> Run<'a> {
     fn director(&self) -> Box<dyn Director> {
         let weather = self.scenario.weather.clone();
         match &self.scenario.web {
-            Some(web) => Box::new(HttpWeather { weather, manners: web.manners, ledger: self.ledger.clone() }),
+            Some(web) => {
+                let (manners, sides) = (web.manners, web.sides.clone());
+                Box::new(HttpWeather { weather, manners, sides, ledger: self.ledger.clone() })
+            }
             None => Box::new(weather),
         }
     }
@@ -256,7 +259,9 @@ impl<'a> Run<'a> {
         if stats.buffers_in_use > stats.buffers_max {
             return broken("buffers are bounded", format!("{stats:?}"));
         }
-        if sim.adopted > shard.app.len() {
+        // Who is refused after a PROXY header has no tunnel any more while its socket closes.
+        let plain = self.scenario.plan.listeners.iter().all(|one| one.proxy_protocol.is_none());
+        if plain && sim.adopted > shard.app.len() {
             let detail = format!("{} sockets, {} tunnels", sim.adopted, shard.app.len());
             return broken("a client's socket has a tunnel", detail);
         }
@@ -305,6 +310,10 @@ impl<'a> Run<'a> {
             }
         }
         Ok(())
+    }
+
+    pub fn now(&self) -> Millis {
+        self.now
     }
 
     fn state(&self) -> String {

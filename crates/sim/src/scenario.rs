@@ -5,7 +5,8 @@ use crate::weather::{Habit, ServerPlan, Weather};
 use fourfold_base::Millis;
 use fourfold_base::prng::Prng;
 use fourfold_config::{
-    Algorithm, EngineChoice, HostPort, Listener, Log, LogFormat, LogLevel, Plan, Pool, PortMode, Server,
+    AdminListen, Algorithm, EngineChoice, HostPort, Listener, Log, LogFormat, LogLevel, Plan, Pool, PortMode,
+    Server,
 };
 use fourfold_engine::sim::{Behaviour, Style, Tuple};
 use fourfold_ports::{PortSet, PortSpan, SourceSet};
@@ -54,8 +55,10 @@ pub struct Scenario {
     pub drain_deadline: Millis,
     /// A second signal.
     pub stop_at: Option<Millis>,
-    /// In the world of requests.
+    /// In the worlds of requests.
     pub web: Option<Web>,
+    /// Its name, to play it again.
+    pub world: &'static str,
 }
 
 fn ip(a: u8, b: u8, c: u8, d: u8) -> IpAddr {
@@ -85,6 +88,7 @@ impl Scenario {
         let listeners: Vec<Listener> =
             (0..between(rng, 1, 2)).map(|number| listener(rng, number as u16, pools.len())).collect();
         let plan = Plan {
+            admin: AdminListen::Off,
             max_connections: None,
             shards: None,
             engine: EngineChoice::Auto,
@@ -133,6 +137,7 @@ impl Scenario {
             drain_at,
             drain_deadline,
             web: None,
+            world: "tcp",
         }
     }
 
@@ -146,7 +151,15 @@ impl Scenario {
             scenario.weather.servers.values_mut().for_each(|server| server.habit = Habit::Serves);
         }
         let web = Web::new(rng, &mut scenario.plan, &scenario.clients, &scenario.weather);
-        Self { web: Some(web), ..scenario }
+        Self { web: Some(web), world: "http", ..scenario }
+    }
+
+    /// The same with all that an edge does beside.
+    pub fn edge(seed: u64) -> Self {
+        let mut scenario = Self::http(seed);
+        scenario.add_edge(&mut Prng::new(seed ^ 0x6564_6765_0000_0000));
+        scenario.world = "edge";
+        scenario
     }
 
     /// How long the virtual kernel keeps a late tuple in TIME_WAIT; servers are never on loopback here.
@@ -173,7 +186,7 @@ fn machine(rng: &mut Prng) -> Machine {
 }
 
 /// Pools differ in their servers' addresses, so that any spans and modes go together; ports differ by mode.
-fn pool(rng: &mut Prng, number: u8, machine: &Machine) -> Option<Pool> {
+pub(crate) fn pool(rng: &mut Prng, number: u8, machine: &Machine) -> Option<Pool> {
     let sources = match rng.below(4) {
         0 => SourceSet::kernel_chosen(),
         n => SourceSet::parse(&format!("10.0.0.10-10.0.0.{}", 9 + n)).ok()?,
@@ -217,6 +230,12 @@ fn pool(rng: &mut Prng, number: u8, machine: &Machine) -> Option<Pool> {
         retry_backoff_max_ms: u64::from(between(rng, 200, 1000)),
         ..Pool::new(&format!("pool{number}"), servers)
     })
+}
+
+/// Whose server it is, by its address.
+pub(crate) fn pool_of(server: SocketAddr) -> Option<usize> {
+    let IpAddr::V4(ip) = server.ip() else { return None };
+    usize::from(ip.octets()[2]).checked_sub(1)
 }
 
 fn listener(rng: &mut Prng, number: u16, pools: usize) -> Listener {

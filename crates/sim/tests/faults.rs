@@ -5,6 +5,10 @@ use fourfold_sim::{Fault, Scenario, run};
 /// Seeds within which each fault must show.
 const SEEDS: u64 = 300;
 
+fn worlds(seed: u64) -> [Scenario; 3] {
+    [Scenario::new(seed), Scenario::http(seed), Scenario::edge(seed)]
+}
+
 #[track_caller]
 fn caught(fault: Fault, invariants: &[&str]) {
     caught_in(Scenario::new, fault, invariants);
@@ -52,8 +56,13 @@ fn bytes_dropped_from_a_message_are_caught() {
 }
 
 #[test]
+fn bytes_dropped_from_a_tunnel_are_caught() {
+    caught_in(Scenario::edge, Fault::LostBytes, &["a tunnel's bytes come as they were said"]);
+}
+
+#[test]
 fn without_a_fault_all_is_well() {
-    for scenario in (0..SEEDS).flat_map(|seed| [Scenario::new(seed), Scenario::http(seed)]) {
+    for scenario in (0..SEEDS).flat_map(worlds) {
         let failure = run(&scenario, None, 0).err();
         assert!(failure.is_none(), "{}", failure.map_or_else(String::new, |failure| failure.to_string()));
     }
@@ -61,7 +70,7 @@ fn without_a_fault_all_is_well() {
 
 #[test]
 fn a_seed_is_the_same_run_every_time() {
-    for scenario in (0..20).flat_map(|seed| [Scenario::new(seed), Scenario::http(seed)]) {
+    for scenario in (0..20).flat_map(worlds) {
         let runs = [0, 1].map(|_| run(&scenario, None, 0).unwrap());
         let [a, b] = runs.map(|run| (run.totals, run.ended_at, run.events, run.turns));
         assert_eq!(a, b, "seed {}", scenario.seed);

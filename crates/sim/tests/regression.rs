@@ -78,3 +78,9 @@ fn a_missing_source_is_not_tried_without_end() {
 fn content_behind_a_head_in_pieces_does_not_count_as_head() {
     plays_in(Scenario::http, &[31, 1119]);
 }
+
+/// With `max_requests`, a request that met something missing here gave its place to the next, which met the same.
+#[test]
+fn a_place_given_up_for_want_of_something_local_wakes_nobody() {
+    plays_in(Scenario::edge, &[711, 1180, 3626]);
+}

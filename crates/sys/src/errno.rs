@@ -31,6 +31,11 @@ impl Errno {
     pub fn is_local_shortage(self) -> bool {
         matches!(self, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::ENOBUFS)
     }
+
+    /// The peer has reset the connection; EPIPE: after its FIN.
+    pub fn is_reset(self) -> bool {
+        matches!(self, Errno::ECONNRESET | Errno::EPIPE)
+    }
 }
 
 impl fmt::Display for Errno {

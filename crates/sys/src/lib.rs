@@ -7,6 +7,8 @@ pub mod descriptors;
 pub mod diag;
 pub mod epoll;
 mod errno;
+pub mod events;
+pub mod facts;
 pub mod machine;
 pub mod signals;
 pub mod socket;

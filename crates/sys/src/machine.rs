@@ -1,5 +1,6 @@
 //! What this machine is: processors, memory, and the kernel settings that bound connections.
 
+use crate::facts::cgroup;
 use std::fs;
 
 /// Processors this process may run on.
@@ -9,8 +10,13 @@ pub fn processors() -> usize {
 
 /// Bytes of memory this process may use: the machine's, or its cgroup's limit if that is smaller.
 pub fn memory_bytes() -> u64 {
-    let total = meminfo("MemTotal:").unwrap_or(1 << 30);
-    cgroup_memory_limit().map_or(total, |limit| limit.min(total))
+    let total = memory_total_bytes().unwrap_or(1 << 30);
+    let limit = cgroup::memory().ok().and_then(|bound| bound.max);
+    limit.map_or(total, |limit| limit.min(total))
+}
+
+pub fn memory_total_bytes() -> Option<u64> {
+    meminfo("MemTotal:")
 }
 
 pub fn memory_available_bytes() -> u64 {
@@ -21,12 +27,6 @@ fn meminfo(key: &str) -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find(|line| line.starts_with(key))?;
     Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
-}
-
-fn cgroup_memory_limit() -> Option<u64> {
-    ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
-        .iter()
-        .find_map(|path| fs::read_to_string(path).ok()?.trim().parse().ok())
 }
 
 /// A sysctl by its dotted name, trimmed.

@@ -69,6 +69,18 @@ impl Netns {
         Ok((one, two))
     }
 
+    /// As [`Netns::link`], to the network that the calling thread is in, whose end comes first.
+    pub fn link_here(&self, here: &str, there: &str) -> Result<(String, String)> {
+        let number = unique();
+        let (one, two) = (format!("ve{number}a"), format!("ve{number}b"));
+        ip(&["link", "add", &one, "type", "veth", "peer", "name", &two, "netns", &self.name])?;
+        ip(&["addr", "add", here, "dev", &one])?;
+        self.address(&two, there)?;
+        ip(&["link", "set", &one, "up"])?;
+        ip(&["-n", &self.name, "link", "set", &two, "up"])?;
+        Ok((one, two))
+    }
+
     /// Adds an address, usable at once: duplicate address detection would hold an IPv6 one back for a second.
     pub fn address(&self, device: &str, cidr: &str) -> Result<()> {
         let mut arguments = vec!["-n", &self.name, "addr", "add", cidr, "dev", device];

@@ -7,6 +7,7 @@
 
 mod bench;
 mod envoy;
+mod fuzz;
 mod test;
 mod tidy;
 mod workspace;
@@ -23,6 +24,7 @@ cargo xtask bench tcp [--rounds N] [--seconds S] [--quick] [--peers A,B,…] [--
 cargo xtask bench http [the same flags] [--clients N]
                                              the same for HTTP and WebSocket; N bounds what idle and reuse scenarios hold
                       scenarios: small 10k new ws latency idle ws-idle reuse
+cargo xtask fuzz [--seconds N] [TARGET…]     the fuzz targets, ten minutes each unless told otherwise
 cargo xtask compare-http                     nginx, HAProxy and Envoy beside Fourfold over tests/http, written down under docs/design
 cargo xtask bench report                     docs/benchmarks.md from the newest files under benches/results
 ";
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
     let outcome = match words.as_slice() {
         ["test", flags @ ..] => test::run(flags),
         ["tidy"] => tidy::run(),
+        ["fuzz", words @ ..] => fuzz::run(words),
         ["compare-http"] => test::compare_http(),
         ["bench", rest @ ..] => bench::run(rest),
         [] | ["help" | "-h" | "--help", ..] => {

@@ -163,8 +163,16 @@ impl Board {
     pub fn record(&self, server: usize, outcome: Outcome, latency_us: u64) -> Option<Notice> {
         let tally = self.servers.get(server)?;
         match outcome {
-            Outcome::Success => tally.succeed(latency_us),
-            Outcome::ServerError | Outcome::GatewayError | Outcome::NoAnswer => {
+            Outcome::Success => {
+                tally.succeed(latency_us);
+                tally.probe_is_good()
+            }
+            Outcome::Answering => tally.probe_is_good(),
+            Outcome::Answered => {
+                tally.succeed(latency_us);
+                None
+            }
+            Outcome::ServerError | Outcome::GatewayError | Outcome::NoAnswer | Outcome::Broken => {
                 tally.fail(outcome, self.streaks)
             }
             // Whose fault it is, is found out first.
@@ -290,12 +298,16 @@ impl Tally {
         self.marks.load(Relaxed) & mark.0 != 0
     }
 
-    fn succeed(&self, latency_us: u64) -> Option<Notice> {
+    fn succeed(&self, latency_us: u64) {
         if self.streaks.load(Relaxed) != 0 {
             self.streaks.store(0, Relaxed);
         }
         self.good.fetch_add(1, Relaxed);
         self.latency_us.fetch_add(latency_us, Relaxed);
+    }
+
+    /// A half-open breaker waits for the answer, not for its end: that of an event stream may never come.
+    fn probe_is_good(&self) -> Option<Notice> {
         self.has(Mark::HALF_OPEN).then_some(Notice::Probe { ok: true })
     }
 
@@ -344,7 +356,7 @@ impl Lanes {
     fn extend(&mut self, outcome: Outcome, limits: Streaks) -> Option<Reason> {
         let width = match outcome {
             Outcome::Unreachable => 3,
-            Outcome::GatewayError | Outcome::NoAnswer => 2,
+            Outcome::GatewayError | Outcome::NoAnswer | Outcome::Broken => 2,
             _ => 1,
         };
         let limits = [

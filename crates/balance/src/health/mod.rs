@@ -33,6 +33,12 @@ pub use outlier::{EjectionRules, LatencyRules, Reason, Streaks, SuccessRules};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     Success,
+    /// A good answer has begun, and will take its time: [`Outcome::Answered`] or [`Outcome::Broken`] follows.
+    Answering,
+    /// It has come whole, or for as long as somebody listened.
+    Answered,
+    /// It broke off.
+    Broken,
     /// 500 and its like: the server's own error.
     ServerError,
     /// 502, 503, 504: something behind the server.

@@ -23,6 +23,8 @@ pub fn requests(args: &HttpLoadArgs) -> anyhow::Result<HttpConfig> {
     let pace = if args.hold { Pace::Hold } else { Pace::Closed };
     let config = HttpConfig {
         method: args.method.clone(),
+        post_percent: args.post,
+        identify: args.identify,
         body_bytes: count(&args.body_bytes).context("--body-bytes")?,
         keep_alive: args.keep_alive == OnOff::On,
         verify: match args.verify {

@@ -36,6 +36,8 @@ struct Seen {
 pub struct Scripted {
     pub address: SocketAddr,
     seen: Arc<Seen>,
+    /// The thread's, to be woken by.
+    listener: TcpListener,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -47,6 +49,7 @@ impl Scripted {
     pub fn at(address: SocketAddr, script: impl Fn(&mut Line) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind(address).unwrap();
         deepen(&listener);
+        let waker = listener.try_clone().unwrap();
         let (seen, script) = (Arc::new(Seen::default()), Arc::new(script));
         let accepts = Arc::clone(&seen);
         let thread = std::thread::spawn(move || {
@@ -69,7 +72,7 @@ impl Scripted {
                 });
             }
         });
-        Self { address, seen, thread: Some(thread) }
+        Self { address, seen, listener: waker, thread: Some(thread) }
     }
 
     /// Answers every request with 200 and its number on the connection, method, target and content.
@@ -80,6 +83,15 @@ impl Scripted {
     /// Connections whose script is at its end.
     pub fn ended(&self) -> usize {
         self.seen.ended.load(Relaxed)
+    }
+
+    /// Resets every connection.
+    pub fn reset_all(&self) {
+        for stream in lock(&self.seen.streams).values() {
+            reset_on_close(stream);
+            let _ = stream.shutdown(Shutdown::Read);
+        }
+        eventually("every script ends", || lock(&self.seen.streams).is_empty().then_some(()));
     }
 
     pub fn connections(&self) -> usize {
@@ -119,7 +131,9 @@ pub fn echo_script(line: &mut Line) {
 impl Drop for Scripted {
     fn drop(&mut self) {
         self.seen.stop.store(true, Relaxed);
-        let _ = TcpStream::connect(self.address);
+        // Who waits in accept() is told; a connection to it might not get through.
+        // SAFETY: no pointers, and the descriptor is ours.
+        unsafe { libc::shutdown(self.listener.as_raw_fd(), libc::SHUT_RDWR) };
         lock(&self.seen.streams).values().for_each(|stream| drop(stream.shutdown(Shutdown::Both)));
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();

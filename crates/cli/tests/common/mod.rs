@@ -6,6 +6,7 @@
 #![allow(dead_code, unused_imports, reason = "each test binary uses its part")]
 
 pub mod crowd;
+pub mod hosts;
 pub mod http;
 pub mod lab;
 pub mod origin;
@@ -14,6 +15,7 @@ pub mod strict;
 pub mod tools;
 
 pub use crowd::Crowd;
+pub use hosts::{Host, Network};
 pub use lab::{Lab, eventually};
 pub use origin::{Behaviour, Origin};
 pub use program::{Config, Engine, Program};

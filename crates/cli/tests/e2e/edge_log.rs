@@ -15,6 +15,7 @@ on_both_engines!(
     answers_of_our_own_are_lines,
     a_web_socket_is_a_line_at_its_end,
     clients_that_leave_and_servers_that_break_are_told_apart,
+    a_retry_that_the_budget_refused_is_told,
     a_head_that_does_not_come_is_a_line,
     rotation_by_signal_loses_nothing,
     a_stop_writes_what_was_logged,
@@ -141,6 +142,38 @@ fn a_web_socket_is_a_line_at_its_end(engine: Engine) {
     assert!(number("body_us") > 0 && number("total_us") >= number("body_us"), "{}", all[0]);
     program.stop();
     assert_eq!(lines(&file).len(), 1);
+}
+
+fn a_retry_that_the_budget_refused_is_told(engine: Engine) {
+    let _lab = Lab::new();
+    let folder = Folder::new("log");
+    let file = folder.0.join("access.log");
+    let origin = || {
+        Scripted::start(|line| {
+            while let Some(request) = line.request() {
+                match request.target() {
+                    "/down" => {
+                        line.say(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n");
+                    }
+                    _ => return line.reset(),
+                }
+            }
+        })
+    };
+    let (one, other) = (origin(), origin());
+    let config = logged(&plain(engine, &[one.address, other.address]), &file)
+        .pool("retry_on = [\"reset\", \"503\"]\nretry_budget = \"0%\"\nretry_budget_min = 0");
+    let program = Program::run(&config);
+    for (number, (target, status)) in [("/down", 503), ("/", 502)].into_iter().enumerate() {
+        assert_eq!(Caller::to(&program).get(target).status(), status);
+        let line = await_lines(&file, number + 1).pop().unwrap();
+        assert_eq!(
+            (line["status"].as_u64(), line["ending_code"].as_str()),
+            (Some(u64::from(status)), Some("RR"))
+        );
+    }
+    assert_eq!(program.report().count("http_retry_budget_spent"), 2);
+    program.stop();
 }
 
 fn clients_that_leave_and_servers_that_break_are_told_apart(engine: Engine) {

@@ -5,7 +5,8 @@ use crate::common::lab::free_port;
 use crate::common::program::{BINARY, Program, die_with_parent};
 use crate::common::{Engine, Lab, eventually};
 use crate::on_both_engines;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::io::{BufRead, BufReader};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -16,34 +17,47 @@ on_both_engines!(killed_servers_lose_nothing_that_was_not_delivered, a_frozen_se
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// `fourfold origin`, killed when dropped.
-struct Server {
+pub struct Server {
     child: Child,
-    address: SocketAddr,
+    pub address: SocketAddr,
 }
 
 impl Server {
-    fn start(address: SocketAddr) -> Self {
-        let mut command = Command::new(BINARY);
-        command.args(["origin", "--mode", "http", "--listen", &address.to_string()]);
-        die_with_parent(&mut command);
-        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).stdin(Stdio::null()).spawn().unwrap();
-        let server = Self { child, address };
-        eventually("the origin listens", || TcpStream::connect(address).ok().map(drop));
-        server
+    pub fn start(address: SocketAddr) -> Self {
+        Self::start_with(Command::new(BINARY), address, &[])
     }
 
-    fn kill(mut self) -> SocketAddr {
+    /// With `command` in place of the plain program: in another namespace, say.
+    pub fn start_with(mut command: Command, address: SocketAddr, more: &[&str]) -> Self {
+        command.args(["origin", "--mode", "http", "--listen", &address.to_string()]).args(more);
+        die_with_parent(&mut command);
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut said = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        said.read_line(&mut line).unwrap();
+        assert!(line.contains("listening on"), "{line}");
+        // It may have more to say.
+        std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
+        Self { child, address }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn kill(mut self) -> SocketAddr {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         self.address
     }
 
-    fn signal(&self, signal: i32) {
+    pub fn signal(&self, signal: i32) {
         // SAFETY: no pointers; the child has not been waited for, so the id is its own.
         assert_eq!(unsafe { libc::kill(self.child.id() as i32, signal) }, 0);
     }
 
-    fn freeze(&self) {
+    pub fn freeze(&self) {
         self.signal(libc::SIGSTOP);
         let tasks = format!("/proc/{}/task", self.child.id());
         let stopped = |task: std::fs::DirEntry| {

@@ -3,10 +3,11 @@
 
 use super::origin_http::HttpOrigin;
 use crate::common::lab::{eventually, free_port};
-use crate::common::program::{BINARY, Finished, fourfold};
+use crate::common::program::{BINARY, Finished, Scratch, fourfold};
 use crate::common::{Engine, Lab, Program};
 use crate::on_both_engines;
 use serde_json::Value;
+use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
@@ -14,6 +15,7 @@ use std::process::Command;
 on_both_engines!(
     client_and_origin_count_the_same,
     bodies_come_back_as_they_were,
+    every_request_has_a_name_and_half_are_posts,
     a_connection_for_each_request,
     what_is_due_and_not_started_counts_with_its_age,
     every_connection_asks_in_each_interval,
@@ -99,6 +101,38 @@ fn bodies_come_back_as_they_were(engine: Engine) {
         assert_eq!(number(&report, "answered"), 60);
     }
     assert_eq!(origin.count("body_bytes"), 60 * (1 + 1000 + 500_000));
+    origin.program.stop();
+}
+
+fn every_request_has_a_name_and_half_are_posts(engine: Engine) {
+    let _lab = Lab::new();
+    let record = Scratch::new("record", b"");
+    let origin = HttpOrigin::start(engine, &["--record", record.0.to_str().unwrap()]);
+    let more = ["--post", "50", "--body-bytes", "300", "--verify", "echo", "--identify", "--path", "/echo"];
+    let (report, finished) =
+        run("http", origin.address, engine, &[&more[..], &["--requests", "400"]].concat());
+    assert_clean(&report, &finished);
+    assert_eq!(report["losses"], serde_json::json!([]));
+    for method in ["GET", "POST"] {
+        assert_eq!(report["methods"][method]["statuses"], serde_json::json!({ "200": 200 }), "{report:#}");
+    }
+    assert_eq!(origin.count("body_bytes"), 200 * 300);
+    let seen = std::fs::read_to_string(&record.0).unwrap();
+    let posts = seen.lines().filter(|line| line.starts_with("POST /echo "));
+    assert_eq!(posts.count(), 200);
+    let ids: HashSet<&str> = seen.lines().map(|line| line.rsplit_once(' ').unwrap().1).collect();
+    assert_eq!((ids.len(), seen.lines().count()), (400, 400));
+
+    let refused = ["--path", "/status/503", "--requests", "10", "--identify"];
+    let (report, _) = run("http", origin.address, engine, &refused);
+    let losses = report["losses"].as_array().unwrap();
+    let seen = std::fs::read_to_string(&record.0).unwrap();
+    assert_eq!(losses.len(), 10, "{report:#}");
+    for loss in losses {
+        assert_eq!(loss["why"], "503");
+        let line = format!("GET /status/503 {}\n", loss["id"].as_str().unwrap());
+        assert!(seen.contains(&line), "{line}");
+    }
     origin.program.stop();
 }
 

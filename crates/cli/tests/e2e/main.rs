@@ -5,15 +5,19 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod admin;
 mod bad_input;
 mod bytes;
 mod edge_log;
+mod edge_log_tcp;
 mod edge_proxy_protocol;
 mod edge_rates;
 mod explain;
 mod faults;
+mod faults_at_rate;
 mod health_faults;
 mod health_rules;
+mod hosts;
 mod http_clients;
 mod http_compare;
 mod http_corpus;

@@ -11,12 +11,12 @@ use super::{Names, number, optional, small};
 use crate::FileUse;
 use crate::form;
 use crate::keys::{
-    Key, access_log, connection_rate, error_page, header, listener, mirror, query, redirect, request_headers,
+    Key, connection_rate, error_page, header, listener, mirror, query, redirect, request_headers,
     request_rate, respond, response_headers, rewrite, route, split, top,
 };
 use crate::plan::http::{
-    AccessLog, Action, Content, ErrorPage, ErrorStatus, FieldOps, Http, Mirror, PathRewrite, RateLimit,
-    Rewrite, Route, Routes,
+    Action, Content, ErrorPage, ErrorStatus, FieldOps, Http, Mirror, PathRewrite, RateLimit, Rewrite, Route,
+    Routes,
 };
 use crate::plan::template::Template;
 use crate::section::{Pair, Part};
@@ -47,7 +47,6 @@ pub(super) fn http_of(part: &Part, pool: Option<usize>, pools: &Names) -> Option
         errors: part.choice(&listener::ERRORS)?,
         error_pages: pages.into_iter().flatten().collect(),
         explain_errors: *part.bool(&listener::EXPLAIN_ERRORS)?,
-        access_log: optional(part, &listener::ACCESS_LOG, access_log_of)?,
         request_rates: part
             .parts(&listener::REQUEST_RATE)
             .iter()
@@ -106,13 +105,6 @@ fn rate_of(part: &Part, keys: &RateKeys) -> Option<RateLimit> {
         per_ms,
         burst: small(part, keys.burst)?.unwrap_or(count),
         keys_max: number(part, keys.keys_max)?,
-    })
-}
-
-fn access_log_of(part: &Part) -> Option<AccessLog> {
-    Some(AccessLog {
-        format: part.choice(&access_log::FORMAT)?,
-        to: form::access_target(part.text(&access_log::TO)?),
     })
 }
 

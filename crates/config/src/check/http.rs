@@ -5,8 +5,9 @@ use std::collections::{HashMap, HashSet};
 use fourfold_http::path::Slashes;
 
 use crate::diagnostic::{Code, Diagnostic, Diagnostics};
-use crate::keys::{Key, Modes, Section, error_page, listener, pool, redirect, route};
+use crate::keys::{Key, Modes, Section, access_log, error_page, listener, pool, redirect, route};
 use crate::plan::Mode;
+use crate::plan::http::AccessFormat;
 use crate::section::Part;
 use crate::value::{quote, show_bytes};
 
@@ -15,6 +16,7 @@ use super::{label, references, routes};
 pub(super) fn check(part: &Part, found: &mut Diagnostics) {
     let Some(mode) = part.choice::<Mode>(&listener::MODE) else { return };
     wrong_mode(part, mode, found);
+    access_format(part, mode, found);
     match mode {
         Mode::Tcp => needs_pool(part, found),
         Mode::Http => http(part, found),
@@ -41,6 +43,23 @@ fn instead(key: &Key) -> String {
         }
         _ => "remove the key, or use mode = \"tcp\"".into(),
     }
+}
+
+fn access_format(part: &Part, mode: Mode, found: &mut Diagnostics) {
+    let Some(log) = part.parts(&listener::ACCESS_LOG).first() else { return };
+    let (format, line, help) = match (mode, log.choice(&access_log::FORMAT)) {
+        (Mode::Tcp, Some(AccessFormat::Combined)) => {
+            ("combined", "request, of which tcp mode has none", "tcplog")
+        }
+        (Mode::Http, Some(AccessFormat::Tcplog)) => {
+            ("tcplog", "connection, and http mode logs each request", "combined")
+        }
+        _ => return,
+    };
+    let key = &access_log::FORMAT;
+    let message = format!("`format` cannot be {} here: it is a line for a {line}", quote(format));
+    let error = Diagnostic::error(Code::WrongMode, log.place_of(key), log.path_of(key), message);
+    found.push(error.help(format!("use {} or \"json\"", quote(help))));
 }
 
 fn needs_pool(part: &Part, found: &mut Diagnostics) {

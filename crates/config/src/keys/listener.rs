@@ -180,11 +180,10 @@ section! { listener {
         Kind::Bool,
         Default::Text("false"), "0.1",
         "Answers of Fourfold's own say the reason in the header X-Fourfold-Reason. It tells clients about servers.";
-    #[http]
     ACCESS_LOG = "access_log",
         Kind::Table(Section::AccessLog),
         Default::Derived("none is written"), "0.1",
-        "One line for each request.";
+        "One line for each request, or in tcp mode for each connection, at its end.";
 } }
 
 section! { proxy_protocol {
@@ -256,7 +255,8 @@ section! { access_log {
     FORMAT = "format",
         choice::<AccessFormat>(&[]),
         Default::Text("json"), "0.1",
-        "One JSON object with everything that is known, or the line of Apache httpd and nginx.";
+        "One JSON object with everything that is known; or of requests the line of Apache httpd and nginx, of \
+         connections that of HAProxy.";
     TO = "to",
         Kind::Text(&form::LOG_TARGET),
         Default::Text("stdout"), "0.1",

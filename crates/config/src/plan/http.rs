@@ -50,7 +50,6 @@ pub struct Http {
     pub error_pages: Vec<ErrorPage>,
     /// Answers of our own say why in X-Fourfold-Reason.
     pub explain_errors: bool,
-    pub access_log: Option<AccessLog>,
     /// Every one of them must have room.
     pub request_rates: Vec<RateLimit>,
     /// In the order of the file; the listener's `pool` comes last, as a route that takes everything. What
@@ -125,7 +124,6 @@ impl Default for Http {
             errors: ErrorFormat::Auto,
             error_pages: Vec::new(),
             explain_errors: false,
-            access_log: None,
             request_rates: Vec::new(),
             routes: Routes::new(Vec::new()),
         }
@@ -210,8 +208,10 @@ pub struct AccessLog {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccessFormat {
     Json,
-    /// The "combined" format of Apache httpd and nginx.
+    /// The "combined" format of Apache httpd and nginx, of requests.
     Combined,
+    /// The "tcplog" format of HAProxy, of connections.
+    Tcplog,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -1,6 +1,6 @@
 //! What comes back: answers over HTTP, messages over a WebSocket, each read to its last byte and compared with what was due.
 
-use super::{Protocol, Verify};
+use super::{HttpConfig, ID_FIELD, Protocol, Verify};
 use crate::message::Message;
 use crate::wire::Malformed;
 use crate::wire::body::{Body, Framing};
@@ -270,18 +270,29 @@ pub struct Outgoing {
     pub head: Vec<u8>,
     pub body_bytes: u64,
     mask: Option<[u8; 4]>,
+    /// Where in the head the request's id has its place.
+    id_at: Option<usize>,
 }
 
 impl Outgoing {
-    pub fn request(head: Vec<u8>, body_bytes: u64) -> Self {
-        Self { head, body_bytes, mask: None }
+    pub fn request(config: &HttpConfig, method: &str, body_bytes: u64) -> Self {
+        let mut head = request_head(config, method, body_bytes);
+        let id_at = config.identify.then(|| {
+            head.truncate(head.len() - 2);
+            head.extend_from_slice(format!("{ID_FIELD}: ").as_bytes());
+            let at = head.len();
+            head.extend_from_slice(&[b'0'; ID_BYTES]);
+            head.extend_from_slice(b"\r\n\r\n");
+            at
+        });
+        Self { head, body_bytes, mask: None, id_at }
     }
 
     pub fn message(body_bytes: u64, seed: u64) -> Self {
         let key = (seed as u32 ^ 0x5bd1_e995).to_be_bytes();
         let mut head = Vec::new();
         Head { fin: true, opcode: frame::BINARY, length: body_bytes, mask: Some(key) }.encode(&mut head);
-        Self { head, body_bytes, mask: Some(key) }
+        Self { head, body_bytes, mask: Some(key), id_at: None }
     }
 
     pub fn len(&self) -> u64 {
@@ -293,6 +304,12 @@ impl Outgoing {
         let head = self.head.get(offset as usize..).unwrap_or_default();
         let (first, body) = out.split_at_mut(head.len().min(out.len()));
         first.copy_from_slice(head.get(..first.len()).unwrap_or_default());
+        if let Some(id_at) = self.id_at {
+            let places = first.iter_mut().zip(offset as usize..);
+            let id = id(message);
+            let digit = |at: usize| id.as_bytes().get(at.checked_sub(id_at)?).copied();
+            places.for_each(|(byte, at)| *byte = digit(at).unwrap_or(*byte));
+        }
         let at = offset.saturating_sub(self.head.len() as u64);
         message.fill(at as usize, body);
         if let Some(key) = self.mask {
@@ -301,18 +318,25 @@ impl Outgoing {
     }
 }
 
-/// The head of a request.
-pub fn request_head(config: &super::HttpConfig) -> Vec<u8> {
+const ID_BYTES: usize = 26;
+
+/// What a request is called: no two of a load are called the same.
+pub fn id(message: &Message) -> String {
+    format!("{:08x}-{:08x}-{:08x}", message.seed as u32, message.number as u32, message.round)
+}
+
+/// The head of a request, or the beginning of a handshake's.
+pub fn request_head(config: &HttpConfig, method: &str, body_bytes: u64) -> Vec<u8> {
     let mut head = format!(
-        "{} {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: fourfold-load\r\n",
-        config.method, config.path, config.host
+        "{method} {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: fourfold-load\r\n",
+        config.path, config.host
     );
     for (name, value) in &config.fields {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
     if config.protocol == Protocol::Http {
-        if config.body_bytes > 0 || matches!(config.method.as_str(), "POST" | "PUT" | "PATCH") {
-            head.push_str(&format!("Content-Length: {}\r\n", config.body_bytes));
+        if body_bytes > 0 || matches!(method, "POST" | "PUT" | "PATCH") {
+            head.push_str(&format!("Content-Length: {body_bytes}\r\n"));
         }
         if !config.keep_alive {
             head.push_str("Connection: close\r\n");
@@ -386,13 +410,28 @@ mod tests {
     #[test]
     fn an_outgoing_is_the_same_in_any_pieces() {
         let message = Message { seed: 1, number: 2, round: 3 };
-        let outgoing = Outgoing::message(300, 7);
-        let mut whole = vec![0; outgoing.len() as usize];
-        outgoing.fill(&message, 0, &mut whole);
-        for cut in 0..whole.len() {
-            let mut tail = vec![0; whole.len() - cut];
-            outgoing.fill(&message, cut as u64, &mut tail);
-            assert_eq!(tail, whole[cut..]);
+        let config = HttpConfig { identify: true, ..HttpConfig::new(([127, 0, 0, 1], 80).into(), 1) };
+        for outgoing in [Outgoing::message(300, 7), Outgoing::request(&config, "POST", 50)] {
+            let mut whole = vec![0; outgoing.len() as usize];
+            outgoing.fill(&message, 0, &mut whole);
+            for cut in 0..whole.len() {
+                let mut tail = vec![0; whole.len() - cut];
+                outgoing.fill(&message, cut as u64, &mut tail);
+                assert_eq!(tail, whole[cut..]);
+            }
         }
+    }
+
+    #[test]
+    fn a_request_says_what_it_is_called() {
+        let config = HttpConfig { identify: true, ..HttpConfig::new(([127, 0, 0, 1], 80).into(), 1) };
+        let outgoing = Outgoing::request(&config, "POST", 0);
+        let mut bytes = vec![0; outgoing.len() as usize];
+        outgoing.fill(&Message { seed: 1, number: 10, round: 300 }, 0, &mut bytes);
+        let text = String::from_utf8(bytes).unwrap();
+        assert!(
+            text.ends_with("Content-Length: 0\r\nX-Request-Id: 00000001-0000000a-0000012c\r\n\r\n"),
+            "{text}"
+        );
     }
 }

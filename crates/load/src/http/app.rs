@@ -12,8 +12,8 @@ mod close;
 mod exchange;
 mod open;
 
-use super::answer::{Expected, Outgoing, Reader, request_head};
-use super::measure::{HttpCounters, Record};
+use super::answer::{Expected, Outgoing, Reader, id, request_head};
+use super::measure::{HttpCounters, Kind, Loss, Record};
 use super::{HttpConfig, HttpMail, Pace, Protocol, Verify};
 use crate::message::Message;
 use crate::pace::Pace as Schedule;
@@ -83,6 +83,8 @@ struct Client {
     after: After,
     /// How the tuple comes back.
     ending: Release,
+    /// The present request is one of the POSTs among others.
+    post: bool,
     /// A request is under way that waits for this client's connection.
     attached: bool,
     settled: bool,
@@ -113,6 +115,8 @@ pub struct HttpLoad {
     record: Record,
     /// A request, or a message.
     outgoing: Outgoing,
+    /// A POST among other requests.
+    posted: Outgoing,
     /// The head of a WebSocket's handshake without the key.
     handshake: Vec<u8>,
     quota: u64,
@@ -143,11 +147,15 @@ pub struct HttpLoad {
 impl HttpLoad {
     pub(crate) fn new(config: ShardConfig) -> Self {
         let load = &config.load;
-        let head = request_head(load);
+        let mixed = load.post_percent > 0;
+        let plain_bytes = if mixed { 0 } else { load.body_bytes };
         let (outgoing, handshake) = match load.protocol {
-            Protocol::Http => (Outgoing::request(head, load.body_bytes), Vec::new()),
-            Protocol::WebSocket => (Outgoing::message(load.body_bytes, load.seed), head),
+            Protocol::Http => (Outgoing::request(load, &load.method, plain_bytes), Vec::new()),
+            Protocol::WebSocket => {
+                (Outgoing::message(load.body_bytes, load.seed), request_head(load, &load.method, 0))
+            }
         };
+        let posted = Outgoing::request(load, "POST", load.body_bytes);
         let budget = load.requests.map_or(u64::MAX, |total| share(total, config.index, config.shards));
         Self {
             clients: Slab::new(config.slots),
@@ -155,6 +163,7 @@ impl HttpLoad {
             due: Vec::new(),
             record: Record::new(),
             outgoing,
+            posted,
             handshake,
             quota: share(load.connections, config.index, config.shards),
             created: 0,
@@ -206,13 +215,41 @@ impl HttpLoad {
 
     fn expected(&self, client: &Client) -> Expected {
         let load = &self.config.load;
-        let echo = (load.verify == Verify::Echo).then_some(load.body_bytes);
+        let echo = (load.verify == Verify::Echo).then_some(self.outgoing(client).body_bytes);
         Expected {
-            head_only: load.method == "HEAD",
+            head_only: load.method == "HEAD" && !client.post,
             verify: load.verify,
             bytes: load.expect_bytes.or(echo),
             message: self.message(client),
         }
+    }
+
+    fn outgoing(&self, client: &Client) -> &Outgoing {
+        if client.post { &self.posted } else { &self.outgoing }
+    }
+
+    /// Whether request number `n` of this shard is one of the POSTs.
+    fn is_post(&self, n: u64) -> bool {
+        let percent = u64::from(self.config.load.post_percent);
+        (n + 1) * percent / 100 > n * percent / 100
+    }
+
+    fn kind(&mut self, post: bool) -> &mut Kind {
+        if post { &mut self.record.posts } else { &mut self.record.others }
+    }
+
+    /// A request that was not answered as it should have been.
+    fn name_lost(&mut self, key: Key, why: String) {
+        let now_us = self.now_us();
+        let Some(client) = self.clients.get(key).filter(|_| self.config.load.identify) else { return };
+        let method = if client.post { "POST" } else { &self.config.load.method };
+        let loss = Loss {
+            id: id(&self.message(client)),
+            method: method.to_owned(),
+            why,
+            age_us: now_us.saturating_sub(client.intended_us),
+        };
+        self.record.add_loss(loss);
     }
 
     fn message(&self, client: &Client) -> Message {

@@ -153,12 +153,61 @@ impl<T: PartialEq + Copy> Counts<T> {
     }
 }
 
-/// What one shard has recorded.
-pub(crate) struct Record {
-    pub connect: Latencies,
+/// What became of requests of one method, or of messages.
+pub(crate) struct Kind {
+    pub answered: u64,
     pub latency: Latencies,
     pub statuses: Counts<u16>,
     pub failed: Counts<(Stage, Cause)>,
+}
+
+impl Kind {
+    fn new() -> Self {
+        Self { answered: 0, latency: Latencies::new(3), statuses: Counts::new(), failed: Counts::new() }
+    }
+
+    fn report<'a>(records: impl Iterator<Item = &'a Self>) -> MethodReport {
+        let (mut latency, mut sum) = (Latencies::new(3), MethodReport::default());
+        for record in records {
+            sum.answered += record.answered;
+            latency.add(&record.latency);
+            record.statuses.sum_into(&mut sum.statuses, |status| status.to_string());
+            sum.failed += record.failed.0.iter().map(|(_, count)| count).sum::<u64>();
+        }
+        sum.latency_us = latency.summary();
+        sum
+    }
+}
+
+/// Requests of one method.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct MethodReport {
+    pub answered: u64,
+    pub failed: u64,
+    pub statuses: BTreeMap<String, u64>,
+    pub latency_us: Latency,
+}
+
+/// A request that was answered with an error, or not at all.
+#[derive(Clone, Debug, Serialize)]
+pub struct Loss {
+    pub id: String,
+    pub method: String,
+    /// The status, or what happened.
+    pub why: String,
+    pub age_us: u64,
+}
+
+/// Lost requests of a shard that are named; the others are counted.
+const LOSSES_MAX: usize = 10_000;
+
+/// What one shard has recorded.
+pub(crate) struct Record {
+    pub connect: Latencies,
+    pub posts: Kind,
+    /// All that are not POSTs among others.
+    pub others: Kind,
+    pub losses: Vec<Loss>,
     pub connect_failed: Counts<Cause>,
     pub lost: Counts<Cause>,
     /// Requests that were due and never started, for want of a free connection.
@@ -174,15 +223,21 @@ impl Record {
     pub fn new() -> Self {
         Self {
             connect: Latencies::new(3),
-            latency: Latencies::new(3),
-            statuses: Counts::new(),
-            failed: Counts::new(),
+            posts: Kind::new(),
+            others: Kind::new(),
+            losses: Vec::new(),
             connect_failed: Counts::new(),
             lost: Counts::new(),
             not_started: 0,
             held: 0,
             started_us: u64::MAX,
             ended_us: 0,
+        }
+    }
+
+    pub fn add_loss(&mut self, loss: Loss) {
+        if self.losses.len() < LOSSES_MAX {
+            self.losses.push(loss);
         }
     }
 }
@@ -226,6 +281,10 @@ pub struct HttpReport {
     pub tuple_retries: u64,
     pub connect_us: Latency,
     pub latency_us: Latency,
+    /// The same by method.
+    pub methods: BTreeMap<String, MethodReport>,
+    /// Requests with ids that were lost or answered with an error.
+    pub losses: Vec<Loss>,
     pub requests_per_s: f64,
     pub duration_s: f64,
 }
@@ -234,7 +293,7 @@ impl HttpReport {
     pub(crate) fn new<'a>(
         config: &super::HttpConfig,
         (engine, shards): (String, usize),
-        records: impl Iterator<Item = &'a Record>,
+        records: impl Iterator<Item = &'a Record> + Clone,
         live: &HttpSnapshot,
     ) -> Self {
         let (mut connect, mut latency) = (Latencies::new(3), Latencies::new(3));
@@ -242,16 +301,26 @@ impl HttpReport {
             (BTreeMap::new(), BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let mut stages = [0; 3];
         let (mut not_started, mut held, mut started_us, mut ended_us) = (0, 0, u64::MAX, 0);
-        for record in records {
-            connect.add(&record.connect);
-            latency.add(&record.latency);
-            record.statuses.sum_into(&mut statuses, |status| status.to_string());
-            record.failed.sum_into(&mut failed_by, |(_, cause)| cause.to_string());
-            record.connect_failed.sum_into(&mut connect_failed_by, |cause| cause.to_string());
-            record.lost.sum_into(&mut lost_by, |cause| cause.to_string());
-            for ((stage, _), count) in &record.failed.0 {
+        let mut methods = BTreeMap::from([(
+            config.method.clone(),
+            Kind::report(records.clone().map(|record| &record.others)),
+        )]);
+        if config.post_percent > 0 {
+            methods.insert("POST".into(), Kind::report(records.clone().map(|record| &record.posts)));
+        }
+        let losses = records.clone().flat_map(|record| record.losses.iter().cloned()).collect();
+        for kind in records.clone().flat_map(|record| [&record.others, &record.posts]) {
+            latency.add(&kind.latency);
+            kind.statuses.sum_into(&mut statuses, |status| status.to_string());
+            kind.failed.sum_into(&mut failed_by, |(_, cause)| cause.to_string());
+            for ((stage, _), count) in &kind.failed.0 {
                 stages.iter_mut().skip(*stage as usize).take(1).for_each(|sum| *sum += count);
             }
+        }
+        for record in records {
+            connect.add(&record.connect);
+            record.connect_failed.sum_into(&mut connect_failed_by, |cause| cause.to_string());
+            record.lost.sum_into(&mut lost_by, |cause| cause.to_string());
             (not_started, held) = (not_started + record.not_started, held + record.held);
             (started_us, ended_us) = (started_us.min(record.started_us), ended_us.max(record.ended_us));
         }
@@ -285,6 +354,8 @@ impl HttpReport {
             tuple_retries: live.tuple_retries,
             connect_us: connect.summary(),
             latency_us: latency.summary(),
+            methods,
+            losses,
             requests_per_s: per_second(live.answered, duration_s),
             duration_s,
         }

@@ -15,15 +15,19 @@ use super::upload::Upload;
 use super::websocket::{self, Peer};
 use super::{HttpOriginCounters, Options};
 use crate::door::Door;
+use crate::http::ID_FIELD;
 use crate::origin::{BUFFER_RETRY_MS, OriginMail};
 use crate::wire::Malformed;
 use crate::wire::body::Framing;
-use crate::wire::head::{HEAD_BYTES_MAX, Request, Version, head_end};
+use crate::wire::head::{HEAD_BYTES_MAX, Request, Version, fields, head_end};
 use fourfold_base::Millis;
 use fourfold_base::slab::{Key, Slab};
 use fourfold_engine::{App, Buf, Close, Event, Handler, Net, Pressure, Sock};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Bytes of later requests that wait while one is answered.
@@ -78,9 +82,32 @@ pub struct HttpOrigin {
     /// What is due when; the state of the connection says what that is, and whether it still is.
     timers: BinaryHeap<Reverse<(Millis, u64)>>,
     hot: Hot,
+    record: Option<Record>,
     /// Reused from event to event.
     input: Vec<u8>,
     output: Vec<u8>,
+}
+
+/// Lines written before a request is answered, each by a write of its own: they outlive a kill.
+struct Record {
+    path: PathBuf,
+    /// Opened by the shard's thread, which may have a descriptor table of its own.
+    file: Option<File>,
+}
+
+impl Record {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<()> {
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert(open_record(&self.path)?),
+        };
+        file.write_all(line)
+    }
+}
+
+/// Origins that follow each other may write to the same file.
+pub(super) fn open_record(path: &Path) -> std::io::Result<File> {
+    File::options().create(true).append(true).open(path)
 }
 
 impl HttpOrigin {
@@ -98,8 +125,24 @@ impl HttpOrigin {
             door: Door::new(connections_max),
             timers: BinaryHeap::new(),
             hot: Hot { head: Vec::new(), answer: Vec::new() },
+            record: None,
             input: Vec::new(),
             output: Vec::new(),
+        }
+    }
+
+    #[must_use]
+    pub fn recording(self, path: Option<PathBuf>) -> Self {
+        Self { record: path.map(|path| Record { path, file: None }), ..self }
+    }
+
+    fn note_request(&mut self, request: &Request, head: &[u8]) {
+        let Some(record) = &mut self.record else { return };
+        let id = fields(head).find(|(name, _)| name.eq_ignore_ascii_case(ID_FIELD.as_bytes()));
+        let id = id.map(|(_, value)| value).unwrap_or_default();
+        let line = [request.method, b" ", request.target, b" ", id, b"\n"].concat();
+        if let Err(error) = record.write(&line) {
+            tracing::warn!(%error, "the record of requests is not whole");
         }
     }
 
@@ -128,7 +171,8 @@ impl HttpOrigin {
     fn on_received<N: Net>(&mut self, net: &mut N, key: Key, buf: Buf) {
         self.counters.received_bytes.add(buf.len() as u64);
         let Some(conn) = self.conns.get_mut(key) else { return net.free(buf) };
-        if matches!(conn.state, State::Head) && conn.leftover.is_empty() && net.bytes(&buf) == self.hot.head {
+        let known = self.record.is_none() && net.bytes(&buf) == self.hot.head;
+        if known && matches!(conn.state, State::Head) && conn.leftover.is_empty() {
             net.free(buf);
             return self.answer_hot(net, key);
         }
@@ -195,6 +239,7 @@ impl HttpOrigin {
 
     fn begin<N: Net>(&mut self, net: &mut N, key: Key, request: &Request, head: &[u8]) {
         self.counters.requests.add(1);
+        self.note_request(request, head);
         let ask = Ask::of(request, head, &self.options);
         match ask.answer {
             Answer::WebSocket => self.upgrade(net, key, request, &ask),

@@ -42,7 +42,7 @@ fn request_line(record: &Record<'_>, out: &mut Vec<u8>) {
     part(record.version.as_bytes(), METHOD_BYTES_MAX, out);
 }
 
-fn part(bytes: &[u8], bytes_max: usize, out: &mut Vec<u8>) {
+pub(super) fn part(bytes: &[u8], bytes_max: usize, out: &mut Vec<u8>) {
     escaped::<Word>(if bytes.is_empty() { b"-" } else { bytes }, bytes_max, out);
 }
 
@@ -87,16 +87,16 @@ fn name(key_name: &str, bytes: &[u8], bytes_max: usize, out: &mut Vec<u8>) {
     quoted(bytes, bytes_max, out);
 }
 
-fn number(name: &str, number: Option<u64>, out: &mut Vec<u8>) {
+pub(super) fn number(name: &str, number: Option<u64>, out: &mut Vec<u8>) {
     value(name, number, decimal, out);
 }
 
-fn value<T>(name: &str, value: Option<T>, write: impl FnOnce(T, &mut Vec<u8>), out: &mut Vec<u8>) {
+pub(super) fn value<T>(name: &str, value: Option<T>, write: impl FnOnce(T, &mut Vec<u8>), out: &mut Vec<u8>) {
     key(name, out);
     or_dash(value, write, out);
 }
 
-fn word(bytes: &[u8], out: &mut Vec<u8>) {
+pub(super) fn word(bytes: &[u8], out: &mut Vec<u8>) {
     part(bytes, NAME_BYTES_MAX, out);
 }
 
@@ -106,7 +106,7 @@ fn quoted(bytes: &[u8], bytes_max: usize, out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-fn or_dash<T>(value: Option<T>, write: impl FnOnce(T, &mut Vec<u8>), out: &mut Vec<u8>) {
+pub(super) fn or_dash<T>(value: Option<T>, write: impl FnOnce(T, &mut Vec<u8>), out: &mut Vec<u8>) {
     match value {
         Some(value) => write(value, out),
         None => out.push(b'-'),

@@ -75,7 +75,7 @@ endings! {
     MaxConnections = "RM" "max_connections", "The limit of connections was reached";
     Local = "RL" "local", "This machine was short of descriptors, memory or buffers";
     Breaker = "RB" "breaker", "The pool's circuit breaker is open";
-    RetryBudget = "RR" "retry_budget", "The attempt failed and the retry budget is spent";
+    RetryBudget = "RR" "retry_budget", "The server failed, and the pool's retry budget allowed no other try";
 
     Drained = "KD" "drained", "Cut when the time to drain was over";
     Shed = "KM" "shed", "Cut since it was slow and memory was short";

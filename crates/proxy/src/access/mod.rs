@@ -20,6 +20,7 @@ mod queue;
 mod record;
 mod sink;
 mod syslog;
+mod tcplog;
 mod text;
 mod writer;
 
@@ -39,6 +40,8 @@ pub enum Format {
     Json,
     /// What Apache and nginx call combined, and behind it `key=value` for what they do not have.
     Combined,
+    /// What HAProxy calls tcplog, and behind it the rest likewise.
+    Tcplog,
 }
 
 impl Format {
@@ -47,6 +50,7 @@ impl Format {
         match self {
             Format::Json => json::line(record, started_unix_us, out),
             Format::Combined => combined::line(record, started_unix_us, out),
+            Format::Tcplog => tcplog::line(record, started_unix_us, out),
         }
         out.push(b'\n');
     }

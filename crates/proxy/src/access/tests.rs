@@ -104,6 +104,28 @@ fn an_empty_record_has_the_same_fields() {
 }
 
 #[test]
+fn a_line_of_tcplog() {
+    let whole = line(Format::Tcplog, &record());
+    let wanted = "10.0.0.9:40000 [19/Nov/2026:10:11:12.000] edge chat/10.0.1.1:9000 0/250/2100 1024 -- \
+                  received_body=0 source=10.0.0.10:32768 tries=1 reason=ok";
+    assert_eq!(whole, wanted);
+    let refused = Record {
+        pool: "a b\n",
+        server: None,
+        source: None,
+        phases: Phases { total: 7, ..Phases::default() },
+        ending: Ending::NoTuple,
+        ..record()
+    };
+    let refused = line(Format::Tcplog, &refused);
+    assert!(refused.contains(r" edge a\x20b\x0a/- -1/-1/7 1024 RP "), "{refused}");
+    let empty = line(Format::Tcplog, &Record::default());
+    assert_eq!(fields(&empty).len(), fields(&whole).len(), "{empty}");
+    let long = Record { listener: &"x".repeat(1 << 20), pool: &"\0".repeat(1 << 20), ..record() };
+    assert!(line(Format::Tcplog, &long).len() < 1 << 10);
+}
+
+#[test]
 fn an_empty_query_is_not_none() {
     let record = Record { query: Some(b""), ..record() };
     assert!(line(Format::Json, &record).contains(r#""query":"","#));

@@ -173,6 +173,18 @@ impl Moment {
 
     /// As Apache and nginx write it: `21/Nov/2026:10:11:12 +0000`.
     pub(super) fn apache(&self, out: &mut Vec<u8>) {
+        self.common(out);
+        out.extend_from_slice(b" +0000");
+    }
+
+    /// As HAProxy writes it: `21/Nov/2026:10:11:12.123`.
+    pub(super) fn haproxy(&self, out: &mut Vec<u8>) {
+        self.common(out);
+        out.push(b'.');
+        padded(self.micros / 1000, 3, out);
+    }
+
+    fn common(&self, out: &mut Vec<u8>) {
         padded(self.day, 2, out);
         out.push(b'/');
         out.extend_from_slice(self.month_name());
@@ -180,7 +192,6 @@ impl Moment {
         padded(self.year, 4, out);
         out.push(b':');
         self.clock(out);
-        out.extend_from_slice(b" +0000");
     }
 
     /// RFC 3164 4.1.2, as syslog(3) writes it: `Nov 21 10:11:12`, a day below ten with a space.
@@ -244,11 +255,13 @@ mod tests {
     }
 
     #[test]
-    fn moments_are_written_in_three_ways() {
+    fn moments_are_written_in_four_ways() {
         // date -u -d @1795083072
         let moment = Moment::new(1_795_083_072_000_042);
         assert_eq!(text(|out| moment.rfc3339(out)), "2026-11-19T10:11:12.000042Z");
         assert_eq!(text(|out| moment.apache(out)), "19/Nov/2026:10:11:12 +0000");
+        assert_eq!(text(|out| moment.haproxy(out)), "19/Nov/2026:10:11:12.000");
+        assert_eq!(text(|out| Moment::new(7_089).haproxy(out)), "01/Jan/1970:00:00:00.007");
         assert_eq!(text(|out| moment.rfc3164(out)), "Nov 19 10:11:12");
         assert_eq!(text(|out| Moment::new(-5).rfc3164(out)), "Jan  1 00:00:00");
     }

@@ -1,15 +1,16 @@
-//! Warm connections that nobody asked for: some are made ahead (`preconnect`), and some are given up for a request that waits on
-//! another shard.
+//! Warm connections that nobody asked for: some are made ahead (`preconnect`), and some are given up, for a request that waits on
+//! another shard or because they lead where nothing gets through.
 
 use super::Http;
 use super::state::{Conn, Role};
 use super::upstream::conn_to;
-use crate::core::Cx;
+use crate::core::{Core, Cx};
 use crate::owner::{Tag, owner};
 use crate::upstream::{Attempt, blame};
 use fourfold_base::Millis;
 use fourfold_base::slab::Key;
 use fourfold_engine::{Errno, Net, Refused, Step};
+use std::net::IpAddr;
 
 /// Warm connections are counted this often, where some are to be kept ready.
 const PRECONNECT_MS: Millis = 1_000;
@@ -110,6 +111,17 @@ impl Http {
         self.drop_conn(cx, key);
     }
 
+    /// Connections that lie ready on a way that fails. A request that may not be sent twice would be lost on them.
+    pub fn give_up<N: Net>(&mut self, cx: &mut Cx<'_, N>, pool: usize, way: Way) {
+        for slot in 0..self.conns.slots() {
+            let Some(key) = self.conns.key_at(slot) else { continue };
+            let Some(conn) = self.conns.get(key).filter(|conn| conn.is_spare()) else { continue };
+            if usize::from(conn.pool) == pool && conn.leads(cx.core, way) {
+                self.drop_conn(cx, key);
+            }
+        }
+    }
+
     /// Another shard has a request waiting for want of what warm connections here hold: the one idle longest goes.
     pub fn reclaim<N: Net>(&mut self, cx: &mut Cx<'_, N>, pool: usize) {
         // Who waits here is served by it first.
@@ -126,7 +138,20 @@ impl Http {
     }
 }
 
+/// `None`: any.
+#[derive(Clone, Copy)]
+pub(crate) struct Way {
+    pub server: Option<usize>,
+    pub source: Option<IpAddr>,
+}
+
 impl Conn {
+    fn leads(&self, core: &Core, way: Way) -> bool {
+        let own = || core.upstreams.space(self.path)?.source_address(self.lease.source_index());
+        way.server.is_none_or(|server| server == self.server as usize)
+            && way.source.is_none_or(|source| own() == Some(source))
+    }
+
     /// Nobody waits for it.
     pub(super) fn is_spare(&self) -> bool {
         matches!(self.role, Role::Idle | Role::Warming)

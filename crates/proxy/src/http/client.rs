@@ -1,38 +1,23 @@
 //! The client's side: heads are waited for and read, content is taken in as fast as the server takes it, and the end comes in
 //! order.
 
-use super::exchange::Begun;
-use super::head::{self, Onward, Who};
-use super::key::{key_of, stuck_to};
+use super::Http;
+use super::judge::Verdict;
 use super::reply::{self, Reason, To};
-use super::state::{Client, Exchange, Stage};
-use super::{Http, Settings};
+use super::state::{Client, Exchange, Stage, UNKNOWN};
 use crate::access::Ending;
-use crate::core::{Core, Cx};
+use crate::core::Cx;
 use crate::owner::{Tag, owner};
 use crate::preface::{Caller, Early};
 use crate::stash::Stash;
 use fourfold_base::slab::Key;
-use fourfold_config::http::{Action, Route};
 use fourfold_engine::{Buf, Close, Net, Sock};
-use fourfold_http::h1::{self, Body, Method};
-use fourfold_l4::rate::RetryAfter;
-use std::net::SocketAddr;
+use fourfold_http::h1;
 
 /// How long a client may go on sending after our FIN before it is cut off.
 const LINGER_MS: u64 = 2_000;
 /// How much of what it still sends is thrown away before that.
 const LINGER_BYTES_MAX: u32 = 1 << 20;
-
-/// What becomes of a request whose head was read.
-pub(super) enum Verdict {
-    Forward(Box<Begun>),
-    /// The answer lies in `out`. The connection ends with it, or goes on.
-    Answered {
-        status: u16,
-        close: bool,
-    },
-}
 
 impl Http {
     /// Takes in a client that has been counted. `false`: there is no slot.
@@ -56,7 +41,8 @@ impl Http {
             peer: caller.address.into(),
             listener,
             requests: 0,
-            bytes: 0,
+            taken: UNKNOWN,
+            thrown_away: 0,
             scanned: 0,
             paused: false,
             full: false,
@@ -90,8 +76,8 @@ impl Http {
         match client.stage {
             Stage::Closing => cx.net.free(buf),
             Stage::Linger => {
-                client.bytes = client.bytes.saturating_add(buf.len() as u32);
-                let spent = client.bytes > LINGER_BYTES_MAX;
+                client.thrown_away = client.thrown_away.saturating_add(buf.len() as u32);
+                let spent = client.thrown_away > LINGER_BYTES_MAX;
                 cx.net.free(buf);
                 if spent {
                     self.close_client(cx, key, Close::Reset);
@@ -278,120 +264,6 @@ impl Http {
         }
     }
 
-    /// What a head asks for, and what is done about it. Everything that is kept of it is copied here.
-    fn judge_request(
-        &mut self,
-        core: &Core,
-        key: Key,
-        settings: &Settings,
-        head: &[u8],
-        now_us: u64,
-    ) -> Result<Verdict, (Reason, To)> {
-        let Some(client) = self.clients.get_mut(key) else { return Err((Reason::Local, To::STRANGER)) };
-        let request = &mut self.request;
-        let parsed = request.parse(head, &settings.limits);
-        self.heard = self.heard.take().map(|facts| match parsed {
-            Ok(()) => facts.understood(request, head),
-            Err(_) => facts.garbled(head),
-        });
-        parsed.map_err(|reject| (Reason::Rejected(reject), To::stranger(head)))?;
-        let last = settings.requests_max > 0 && u64::from(client.requests) >= settings.requests_max;
-        let keep_alive = request.keep_alive && !last && !core.draining;
-        let has_content = !matches!(request.body, Body::None | Body::Length(0));
-        client.last = !request.keep_alive && !has_content;
-        let mut to = To::of(request, head, !keep_alive || has_content);
-        if matches!(request.method, Method::Connect | Method::Trace) {
-            // What follows a CONNECT may be meant for the tunnel that there will not be.
-            to.close |= request.method == Method::Connect;
-            return Err((Reason::MethodUnsupported, to));
-        }
-        self.path.clear();
-        let plain = request.path_of(head);
-        let path = match fourfold_http::path::normalize(plain, &settings.paths, &mut self.path) {
-            Ok(false) => plain,
-            Ok(true) => self.path.as_slice(),
-            Err(reject) => return Err((Reason::Rejected(reject), to)),
-        };
-        let who = Who::of(request, head, settings, client.peer.ip(), client.peer.port);
-        if let Err(wait) = within_rates(core, client.listener, &who, request, head, now_us) {
-            to.retry_after_s = Some(wait.seconds());
-            return Err((Reason::RateLimited, to));
-        }
-        let Some((index, route)) = find(settings, request, head, path) else {
-            return Err((Reason::NoRoute, to));
-        };
-        if let (Some(most), Body::Length(length)) =
-            (route.body_bytes_max.or(settings.body_bytes_max), request.body)
-            && length > most
-        {
-            return Err((Reason::BodyTooLarge, to));
-        }
-        let mut id = [0; 32];
-        let request_id = request_id(settings, request, head, &who, &mut self.random, &mut id);
-        if let Some(facts) = &mut self.heard {
-            facts.set_request_id(request_id);
-            (facts.client, facts.route) = (who.client, Some(index as u32));
-        }
-        let plan = &core.shared.plan;
-        let listener = plan.listeners.get(usize::from(client.listener));
-        let pool = match &route.action {
-            Action::Pool(pool) => Some(*pool),
-            Action::Split(shares) => split(shares, self.random.next_u64()),
-            Action::Redirect { .. } | Action::Respond { .. } => None,
-        };
-        let onward = Onward {
-            request,
-            head,
-            path,
-            http: settings,
-            route,
-            who: &who,
-            listener: listener.map_or("", |listener| &listener.name),
-            listener_port: listener.and_then(|one| one.binds.first()).map_or(0, SocketAddr::port),
-            request_id,
-            pool: pool.and_then(|pool| plan.pools.get(pool)).map_or("", |pool| &pool.name),
-        };
-        let chosen = pool.and_then(|pool| Some((plan.pools.get(pool)?, core.shared.pools.get(pool)?)));
-        let hash = chosen
-            .filter(|(plan, _)| plan.balance.is_keyed())
-            .map(|(plan, _)| key_of(&plan.hash_key, request, head, path, &who));
-        let stay = chosen.and_then(|(plan, state)| {
-            let id = stuck_to(plan.sticky.as_ref()?, state.salt, request, head)?;
-            state.ids.get(&id).copied()
-        });
-        let Some(pool) = pool else {
-            self.out.clear();
-            let status = answer(&onward, &to, &mut self.out);
-            return Ok(Verdict::Answered { status, close: to.close });
-        };
-        let asked = h1::Asked { method: request.method, upgrade: request.upgrade.is_some() };
-        let dice = if route.mirror.is_some() { self.random.next_u64() } else { 0 };
-        let mirror = Self::mirror_of(route.mirror.as_ref(), asked, dice);
-        let mut sent = self.spare.pop().unwrap_or_default();
-        onward.write(request.body, &mut sent);
-        let mut response_fields = Vec::new();
-        head::write_ops(&route.response_fields, &mut response_fields, |variable, out| {
-            onward.variable(variable, out)
-        });
-        Ok(Verdict::Forward(Box::new(Begun {
-            pool: pool as u16,
-            listener: client.listener,
-            route: index as u32,
-            asked,
-            version: request.version,
-            keep_alive,
-            json: to.json,
-            expects: request.expect_continue,
-            body: request.body,
-            hash,
-            stay,
-            mirror,
-            response_fields,
-            sent,
-            log: self.heard.take(),
-        })))
-    }
-
     /// Sends what lies in `out`; then the connection ends, or the next request comes.
     pub(super) fn say<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, close: bool) {
         let Some(client) = self.clients.get_mut(key) else { return };
@@ -434,7 +306,7 @@ impl Http {
         client.scanned = 0;
         // A response that nobody reads is not held for as long as an idle connection may be.
         client.leaving = send < idle && cx.net.unsent(client.sock) > 0;
-        client.bytes = 0;
+        client.taken = UNKNOWN;
         client.deadline = now + if client.leaving { send } else { idle };
         self.client_timers.ensure(key.slot, client.deadline);
         if cx.core.draining && client.stash.is_empty() {
@@ -469,7 +341,7 @@ impl Http {
             .get(usize::from(client.listener))
             .and_then(|one| Some(one.as_ref()?.send_timeout_ms));
         client.stage = Stage::Linger;
-        client.bytes = 0;
+        client.taken = UNKNOWN;
         client.deadline = now + send.unwrap_or(0);
         self.client_timers.ensure(key.slot, client.deadline);
         if std::mem::take(&mut client.paused) {
@@ -484,7 +356,6 @@ impl Http {
             return;
         };
         client.finished = true;
-        client.bytes = 0;
         if client.ended || client.last {
             return self.close_client(cx, key, Close::Orderly);
         }
@@ -582,22 +453,21 @@ impl Http {
     pub(super) fn on_send_stall<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
         let now = cx.net.now();
         let Some(client) = self.clients.get_mut(key) else { return };
-        let unsent = cx.net.unsent(client.sock) as u32;
-        // What lies here may wait for long while the client takes what the kernel has: it asks for more only once a third of its
-        // own queue, megabytes perhaps, has gone.
-        let taken = cx.net.acked(client.sock).map_or(unsent, |acked| acked as u32);
+        let unsent = cx.net.unsent(client.sock) as u64;
+        // Without the kernel's word, what has left our queue: that grows in large steps, and shrinks when there is more to send.
+        let taken = cx.net.acked(client.sock).unwrap_or(UNKNOWN - 1 - unsent);
         let timeout = self
             .settings
             .get(usize::from(client.listener))
             .and_then(|one| Some(one.as_ref()?.send_timeout_ms));
-        if unsent > 0 && taken == client.bytes {
+        if unsent > 0 && taken == client.taken {
             cx.core.counters().http_send_timeout.add(1);
             if let Stage::Busy(exchange) = client.stage {
                 self.abort(cx, exchange, Ending::SendTimeout);
             }
             return self.close_client(cx, key, Close::Reset);
         }
-        client.bytes = taken;
+        client.taken = taken;
         client.deadline = now + timeout.unwrap_or(0).max(1);
         self.client_timers.set(key.slot, client.deadline);
     }
@@ -606,15 +476,25 @@ impl Http {
     pub fn drain<N: Net>(&mut self, cx: &mut Cx<'_, N>) {
         for slot in 0..self.clients.slots() {
             let Some(key) = self.clients.key_at(slot) else { continue };
-            let idle = |client: &Client| {
+            let idle = |client: &&Client| {
                 client.stage == Stage::Head && client.stash.is_empty() && client.requests > 0
             };
-            if self.clients.get(key).is_some_and(idle) {
-                self.end_client(cx, key);
+            let Some(client) = self.clients.get(key).filter(idle) else { continue };
+            match self.idle_since(client) + LINGER_MS <= cx.net.now() {
+                // What it was sent last has long arrived: no reset can overtake it.
+                true => self.close_client(cx, key, Close::Orderly),
+                false => self.end_client(cx, key),
             }
         }
         self.drop_shadows(cx);
         self.close_idle(cx);
+    }
+
+    /// Of a client between two requests.
+    fn idle_since(&self, client: &Client) -> u64 {
+        let Some(Some(settings)) = self.settings.get(usize::from(client.listener)) else { return 0 };
+        let waits = if client.leaving { settings.send_timeout_ms } else { settings.keep_alive_timeout_ms };
+        client.deadline.saturating_sub(waits)
     }
 
     /// Resets whatever is left.
@@ -632,112 +512,6 @@ impl Http {
             self.close_client(cx, key, Close::Reset);
         }
         self.close_conns(cx);
-    }
-}
-
-/// Every one of the listener's request_rates must have room.
-fn within_rates(
-    core: &Core,
-    listener: u16,
-    who: &Who,
-    request: &h1::Request,
-    head: &[u8],
-    now_us: u64,
-) -> Result<(), RetryAfter> {
-    let Some(rates) = core.shared.rates.get(usize::from(listener)) else { return Ok(()) };
-    if rates.requests.is_empty() {
-        return Ok(());
-    }
-    let field = |name: &str| value_of(request, head, name);
-    rates.requests.take(who.client, field, now_us).inspect_err(|_| {
-        core.notice(&core.shared.notices.request_rate, now_us / 1000, || {
-            let name = core.shared.plan.listeners.get(usize::from(listener)).map_or("", |one| &one.name);
-            format!(
-                "listener {name}: requests of {} are answered with 429: more than request_rate",
-                who.client
-            )
-        });
-    })
-}
-
-pub(super) fn value_of<'a>(request: &h1::Request, head: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    let same = |field: &&h1::Field| field.name.of(head).eq_ignore_ascii_case(name.as_bytes());
-    request.fields.iter().find(same).map(|field| field.value.of(head))
-}
-
-fn find<'a>(
-    settings: &'a Settings,
-    request: &h1::Request,
-    head: &[u8],
-    path: &[u8],
-) -> Option<(usize, &'a Route)> {
-    // One route that takes everything needs no looking up.
-    if let [only] = &*settings.routes
-        && only.spec.is_everything()
-    {
-        return Some((0, only));
-    }
-    let header = |name: &str| {
-        let same = |field: &&h1::Field| field.name.of(head).eq_ignore_ascii_case(name.as_bytes());
-        request.fields.iter().find(same).map(|field| field.value.of(head))
-    };
-    settings.routes.find(&fourfold_http::route::Ask {
-        method: request.method_name.of(head),
-        host: request.host.of(head),
-        path,
-        query: request.query.map(|query| query.of(head)),
-        header: &header,
-    })
-}
-
-fn split(shares: &[(usize, u32)], random: u64) -> Option<usize> {
-    let total: u64 = shares.iter().map(|(_, share)| u64::from(*share)).sum();
-    let mut at = random.checked_rem(total)?;
-    shares.iter().find_map(|(pool, share)| {
-        let here = at < u64::from(*share);
-        at = at.saturating_sub(u64::from(*share));
-        here.then_some(*pool)
-    })
-}
-
-/// The one that a trusted proxy before us gave it, or a new one.
-fn request_id<'a>(
-    settings: &Settings,
-    request: &h1::Request,
-    head: &'a [u8],
-    who: &Who,
-    random: &mut fourfold_base::prng::Prng,
-    id: &'a mut [u8; 32],
-) -> &'a [u8] {
-    let Some(name) = &settings.request_id else { return b"" };
-    if who.trusted {
-        let same = |field: &&h1::Field| field.name.of(head).eq_ignore_ascii_case(name.as_bytes());
-        if let Some(field) = request.fields.iter().find(same) {
-            return field.value.of(head);
-        }
-    }
-    let words = [random.next_u64(), random.next_u64()];
-    let nibbles = words.iter().flat_map(|word| (0..16).map(move |at| (word >> (60 - 4 * at)) & 15));
-    for (digit, nibble) in id.iter_mut().zip(nibbles) {
-        *digit = b"0123456789abcdef".get(nibble as usize).copied().unwrap_or(b'0');
-    }
-    id
-}
-
-fn answer(onward: &Onward<'_>, to: &To, out: &mut Vec<u8>) -> u16 {
-    match &onward.route.action {
-        Action::Redirect { status, location } => {
-            let mut text = Vec::new();
-            let fits = location.render(&mut text, |variable, out| onward.variable(variable, out));
-            let text = if fits && h1::is_field_value(&text) { text } else { b"/".to_vec() };
-            reply::fixed(*status, Some(&text), "text/plain", b"", to, out);
-            *status
-        }
-        Action::Respond { status, content } => {
-            reply::fixed(*status, None, &content.content_type, &content.bytes, to, out);
-            *status
-        }
-        Action::Pool(_) | Action::Split(_) => 500,
     }
 }
 

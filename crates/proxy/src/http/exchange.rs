@@ -7,7 +7,7 @@ use super::head::Down;
 use super::log::Facts;
 use super::place::outcome_of;
 use super::reply::{Reason, To};
-use super::state::{Client, Exchange, Phase, Role, Stage};
+use super::state::{Client, Exchange, Phase, Role, Stage, UNKNOWN};
 use crate::access::Ending;
 use crate::core::{Core, Cx};
 use crate::reason::Refusal;
@@ -74,6 +74,7 @@ impl Exchange {
             attempts: 0,
             stumbles: 0,
             tries: 0,
+            denied: false,
             stale: 0,
             avoid: Vec::new(),
             hash: begun.hash,
@@ -117,7 +118,7 @@ impl Http {
             Ok(key) => {
                 if let Some(client) = self.clients.get_mut(client) {
                     client.stage = Stage::Busy(key);
-                    client.bytes = 0;
+                    client.taken = UNKNOWN;
                 }
                 self.start(cx, key);
                 self.hold_early(cx, client, key);
@@ -231,14 +232,17 @@ impl Http {
 
     /// An attempt of this request's has failed: another path, unless that were too many.
     pub(super) fn try_another<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
-        self.leave_place(cx, key);
         let most = self.connects_max(cx.core, key);
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
         (exchange.conn, exchange.phase) = (None, Phase::Waiting);
+        let stumbled = exchange.stumbles >= STUMBLES_MAX;
         if exchange.attempts >= most {
+            self.leave_place(cx, key);
             return self.fail(cx, key, Reason::Attempts);
         }
-        if exchange.stumbles >= STUMBLES_MAX || !self.connect(cx, key) {
+        // Whoever waits for a place would take it to fail the same way, give it up for the next, and so on without end.
+        self.give_place_up(cx, key);
+        if stumbled || !self.connect(cx, key) {
             self.wait(cx, key);
         }
     }
@@ -608,6 +612,9 @@ impl Http {
         let afforded = self.budgets.get_mut(pool).is_some_and(|budget| budget.take_retry(cx.net.now()));
         if !afforded {
             cx.core.counters().http_retry_budget_spent.add(1);
+            if let Some(exchange) = self.exchanges.get_mut(key) {
+                exchange.denied = true;
+            }
         }
         afforded
     }
@@ -756,13 +763,14 @@ impl Http {
         if self.is_shadow(key) {
             return self.end_shadow(cx, key, reusable);
         }
+        self.tell(cx, key, Outcome::Success);
         let Some(exchange) = self.exchanges.get(key) else { return };
         let (client, conn, whole) = (exchange.client, exchange.conn, exchange.request.is_done());
         let close = !exchange.keep_alive || !whole || exchange.down == Down::UntilClose;
         self.count_status(cx.core, exchange.status);
         cx.core.counters().bytes_up.add(exchange.up_bytes);
         cx.core.counters().bytes_down.add(exchange.down_bytes);
-        self.log_exchange(cx, key, Ending::Ok);
+        self.log_exchange(cx, key, if exchange.denied { Ending::RetryBudget } else { Ending::Ok });
         if let Some(conn) = conn {
             self.release(cx, conn, reusable && whole);
         }

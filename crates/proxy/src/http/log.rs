@@ -8,8 +8,9 @@ use crate::access::{
     REFERER_BYTES_MAX, REQUEST_ID_BYTES_MAX, Record, USER_AGENT_BYTES_MAX,
 };
 use crate::core::{Core, Cx};
+use crate::logs::source;
 use fourfold_base::slab::Key;
-use fourfold_engine::{Local, Net};
+use fourfold_engine::Net;
 use fourfold_http::h1::{self, Version};
 use std::net::{IpAddr, SocketAddr};
 
@@ -87,7 +88,7 @@ impl Facts {
 
     /// A request that was understood.
     pub fn understood(mut self, request: &h1::Request, head: &[u8]) -> Self {
-        let field = |name: &str| super::client::value_of(request, head, name).unwrap_or_default();
+        let field = |name: &str| super::judge::value_of(request, head, name).unwrap_or_default();
         let query = request.query.map(|query| query.of(head));
         self.fill([
             request.method_name.of(head),
@@ -266,7 +267,12 @@ impl Http {
             entry.status = Some(reason.status());
             (entry.facts.sent_head, entry.sent_body) = split(&self.out);
         }
-        entry.write(cx.core, ending_of(reason, entry.answered_us.is_some()), cx.net.micros());
+        let denied = self.exchanges.get(key).is_some_and(|exchange| exchange.denied);
+        let ending = match denied {
+            true => Ending::RetryBudget,
+            false => ending_of(reason, entry.answered_us.is_some()),
+        };
+        entry.write(cx.core, ending, cx.net.micros());
         self.give_spare(entry.facts.text);
     }
 
@@ -356,24 +362,8 @@ impl Http {
             facts,
         };
         let conn = conn.filter(|_| open);
-        entry.source = conn.and_then(|conn| source(cx, conn));
+        entry.source = conn.and_then(|conn| source(cx, conn.path, &conn.lease, conn.sock));
         Some(entry)
-    }
-}
-
-/// Our own end of a connection to a server.
-fn source<N: Net>(cx: &mut Cx<'_, N>, conn: &super::state::Conn) -> Option<SocketAddr> {
-    match cx.core.upstreams.local(conn.path, &conn.lease)? {
-        Local::Late { ip: Some(ip), port } | Local::Early { ip, port } => Some(SocketAddr::new(ip, port)),
-        Local::Late { ip: None, port } => {
-            let ip = match cx.core.logs.sources.get(&conn.path) {
-                Some(ip) => *ip,
-                None => cx.net.local_address(conn.sock).ok()?.ip(),
-            };
-            cx.core.logs.sources.insert(conn.path, ip);
-            Some(SocketAddr::new(ip, port))
-        }
-        Local::Kernel => None,
     }
 }
 

@@ -87,7 +87,10 @@ impl Http {
         mut buf: Buf,
         length: usize,
     ) {
-        self.tell(cx, key, Outcome::of_status(self.response.status));
+        let outcome = Outcome::of_status(self.response.status);
+        if outcome != Outcome::Success {
+            self.tell(cx, key, outcome);
+        }
         if let Some(exchange) = self.exchanges.get_mut(key) {
             exchange.answered = true;
             exchange.response = BodyReader::new(self.response.body);
@@ -105,16 +108,23 @@ impl Http {
         let beside = decoded.as_ref().is_ok_and(|decoded| decoded.used < buf.len());
         cx.net.free(buf);
         match decoded {
-            Err(_) => self.drop_shadow(cx, key),
+            Err(_) => {
+                self.tell(cx, key, Outcome::ServerError);
+                self.drop_shadow(cx, key);
+            }
             Ok(decoded) if decoded.done => {
                 let reusable = !beside && self.conns.get(conn).is_some_and(|conn| !conn.last);
                 self.end_shadow(cx, key, reusable);
             }
-            Ok(_) => self.extend(cx, key),
+            Ok(_) => {
+                self.tell(cx, key, Outcome::Answering);
+                self.extend(cx, key);
+            }
         }
     }
 
     pub(super) fn end_shadow<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, reusable: bool) {
+        self.tell(cx, key, Outcome::Success);
         if let Some(conn) = self.exchanges.get(key).and_then(|exchange| exchange.conn) {
             self.release(cx, conn, reusable);
         }

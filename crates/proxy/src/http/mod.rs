@@ -7,13 +7,14 @@
 //! | `client` | the client's side: heads, content, time-outs, the end |
 //! | `exchange` | a request's way: server, queue, retry, answer |
 //! | `upstream` | connections to servers, warm ones |
-//! | `care` | connections made ahead, and given up for another shard |
+//! | `care` | connections made ahead, and given up |
 //! | `pinned` | connections that are one client's, for servers that want to know who it is |
 //! | `respond` | the server's side: response heads, content, upgrades |
 //! | `mirror` | copies of requests for another pool |
 //! | `place` | a request's place at a server, and what the server is judged by |
 //! | `key` | hash keys and sticky cookies (pure) |
 //! | `log` | what is said of a request at its end |
+//! | `roster` | which clients there are, for whoever asks |
 //! | `shed` | who goes when buffers are short |
 //! | `head`, `reply` | heads written anew, answers of our own (pure) |
 //!
@@ -23,6 +24,7 @@ mod care;
 mod client;
 mod exchange;
 mod head;
+mod judge;
 mod key;
 mod log;
 mod mirror;
@@ -30,9 +32,12 @@ mod pinned;
 mod place;
 mod reply;
 mod respond;
+mod roster;
 mod shed;
 mod state;
 mod upstream;
+
+pub(crate) use care::Way;
 
 use crate::core::Cx;
 use crate::shared::Shared;

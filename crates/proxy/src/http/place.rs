@@ -12,15 +12,23 @@ use fourfold_engine::Net;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
     pub who: Answerer,
-    /// What came of it is known to those who judge the server.
-    pub told: bool,
+    pub told: Told,
+}
+
+/// What those who judge the server know of the request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Told {
+    Nothing,
+    /// A good answer has begun.
+    Begun,
+    Everything,
 }
 
 impl Http {
     pub(super) fn take_place(&mut self, key: Key, server: u32, source: u64) {
         if let Some(exchange) = self.exchanges.get_mut(key) {
             let who = Answerer { pool: usize::from(exchange.pool), server: server as usize, source };
-            exchange.place = Some(Place { who, told: false });
+            exchange.place = Some(Place { who, told: Told::Nothing });
         }
     }
 
@@ -38,11 +46,18 @@ impl Http {
     /// The one place where servers are judged by their answers.
     pub(super) fn tell<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, outcome: Outcome) {
         let Some(exchange) = self.exchanges.get_mut(key) else { return };
-        let opened = exchange.open_us;
-        let Some(place) = exchange.place.as_mut().filter(|place| !place.told) else { return };
-        place.told = true;
+        let answered = if exchange.answered { exchange.answered_us } else { cx.net.micros() };
+        let latency_us = answered.saturating_sub(exchange.open_us);
+        let Some(place) = exchange.place.as_mut() else { return };
+        let outcome = match (place.told, outcome) {
+            (Told::Everything, _) | (Told::Begun, Outcome::Answering) => return,
+            (Told::Nothing, outcome) => outcome,
+            // Whoever listened no longer does: it was good until then.
+            (Told::Begun, Outcome::Success | Outcome::Shortage) => Outcome::Answered,
+            (Told::Begun, _) => Outcome::Broken,
+        };
+        place.told = if outcome == Outcome::Answering { Told::Begun } else { Told::Everything };
         let who = place.who;
-        let latency_us = cx.net.micros().saturating_sub(opened);
         cx.core.report(who, outcome, latency_us, cx.net.now());
     }
 

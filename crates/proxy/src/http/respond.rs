@@ -5,7 +5,7 @@ use super::client::send_all;
 use super::head::{Back, Down};
 use super::log::Entry;
 use super::reply::Reason;
-use super::state::{Conn, Role};
+use super::state::{Conn, Role, UNKNOWN};
 use crate::access::Ending;
 use crate::core::Cx;
 use crate::stash::Stash;
@@ -215,7 +215,11 @@ impl Http {
         length: usize,
     ) {
         let body = self.response.body;
-        self.tell(cx, exchange_key, Outcome::of_status(self.response.status));
+        // Of a good one it is not known yet whether it will be whole.
+        let outcome = Outcome::of_status(self.response.status);
+        if outcome != Outcome::Success {
+            self.tell(cx, exchange_key, outcome);
+        }
         self.stick(cx, exchange_key);
         let Some(exchange) = self.exchanges.get_mut(exchange_key) else { return cx.net.free(buf) };
         let down = Down::of(body, exchange.version);
@@ -237,6 +241,7 @@ impl Http {
         let mut out = std::mem::take(&mut self.out);
         self.pass_content(cx, key, exchange_key, buf, &mut out);
         self.out = out;
+        self.tell(cx, exchange_key, Outcome::Answering);
     }
 
     fn relay<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, exchange: Key, buf: Buf) {
@@ -336,7 +341,7 @@ impl Http {
             .settings
             .get(usize::from(client.listener))
             .and_then(|one| Some(one.as_ref()?.send_timeout_ms));
-        client.bytes = 0;
+        client.taken = UNKNOWN;
         client.deadline = now + timeout.unwrap_or(0).max(1);
         self.client_timers.ensure(client_key.slot, client.deadline);
     }

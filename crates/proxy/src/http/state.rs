@@ -54,6 +54,9 @@ pub(super) enum Stage {
     Closing,
 }
 
+/// Of what a client has taken: no look has been had yet.
+pub(super) const UNKNOWN: u64 = u64::MAX;
+
 pub(super) struct Client {
     pub sock: Sock,
     pub stage: Stage,
@@ -64,8 +67,10 @@ pub(super) struct Client {
     pub peer: Peer,
     pub listener: u16,
     pub requests: u32,
-    /// How much had been taken when it was last looked at, or was thrown away while lingering.
-    pub bytes: u32,
+    /// How much it had taken when that was last looked at; or [`UNKNOWN`].
+    pub taken: u64,
+    /// Bytes thrown away while lingering.
+    pub thrown_away: u32,
     /// How far a head's beginning has been looked through.
     pub scanned: u16,
     /// Reading has been stopped.
@@ -129,7 +134,9 @@ pub(super) struct Exchange {
     pub stumbles: u8,
     /// Servers that had the request, or part of it, and failed.
     pub tries: u8,
-    /// Of those, connections that had died in the pool.
+    /// It would have been sent once more, had the pool's retry budget not been spent.
+    pub denied: bool,
+    /// Of those tries, connections that had died in the pool.
     pub stale: u8,
     pub avoid: Vec<u32>,
     pub hash: Option<u64>,

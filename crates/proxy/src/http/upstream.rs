@@ -1,6 +1,7 @@
 //! Connections to servers: made for a request, kept warm for whoever comes next, given up when they have served their time.
 
 use super::Http;
+use super::place::Told;
 use super::reply::Reason;
 use super::state::{Conn, Phase, Role};
 use crate::core::{Core, Cx, Trial};
@@ -169,7 +170,7 @@ impl Http {
         self.judge_conn(cx, conn_key, step, errno, blame);
         // The server has been judged with it.
         if let Some(place) = self.exchanges.get_mut(key).and_then(|exchange| exchange.place.as_mut()) {
-            place.told = true;
+            place.told = Told::Everything;
         }
     }
 

@@ -149,3 +149,41 @@ fn a_server_that_moves_is_checked_where_it_is() {
     assert!(world.asked(7) > 0);
     world.stop();
 }
+
+/// Four requests at a time from each shard: as many warm connections afterwards.
+fn warm_up(world: &mut World) -> usize {
+    let tickets: Vec<_> = (0..8).map(|n| world.get(n % 2, "/")).collect();
+    world.run(100);
+    assert!(tickets.iter().all(|ticket| ticket.got().is_some()));
+    world.active(0) as usize
+}
+
+/// Requests went out over connections made before a path failed, until each had cost a time-out; one that may not be sent twice
+/// was lost.
+#[test]
+fn warm_connections_of_a_path_that_fails_are_given_up() {
+    let mut pool = checked(1);
+    pool.sources = SourceSet::parse("10.0.0.1-10.0.0.2").unwrap();
+    let mut world = World::http(2, pool);
+    world.run(2_000);
+    let warm = warm_up(&mut world);
+    assert!(warm >= 4, "{warm}");
+    world.block("10.0.0.2", 0);
+    world.run(4_000);
+    let left = world.active(0) as usize;
+    assert!(left > 0 && left < warm, "{left} of {warm}, those of the other source");
+    assert_eq!(world.fitness(0), Fitness::Up);
+    world.stop();
+}
+
+/// A server that was down may have come back without them.
+#[test]
+fn warm_connections_to_a_server_that_is_down_are_given_up() {
+    let mut world = World::http(2, checked(2));
+    world.run(2_000);
+    assert!(warm_up(&mut world) >= 2);
+    world.set(0, Manner::Status(500, 1));
+    world.run(4_000);
+    assert_eq!((world.fitness(0), world.active(0)), (Fitness::Down, 0));
+    world.stop();
+}

@@ -52,6 +52,36 @@ fn one_that_goes_on_failing_is_left_out_longer_each_time() {
     world.stop();
 }
 
+/// The good beginning of an answer does not make up for its end.
+#[test]
+fn a_server_whose_answers_break_off_is_left_out() {
+    let mut world = World::http(2, outliers(3));
+    world.set(0, Manner::BreakOff);
+    world.ask(60);
+    assert_eq!((world.fitness(0), world.asked(0)), (Fitness::Ejected, 5));
+    assert!((1..3).all(|server| world.fitness(server) == Fitness::Up));
+    world.stop();
+}
+
+#[test]
+fn an_ejection_ends_in_a_drain_too() {
+    let mut world = World::http(2, outliers(2));
+    world.set(0, BAD);
+    world.ask(40);
+    assert_eq!(world.fitness(0), Fitness::Ejected);
+    world.set(1, Manner::Status(200, 20_000));
+    let last = world.get(1, "/");
+    world.run(10);
+    world.drain(60_000);
+    world.run(100);
+    assert!(world.has_ended(0) && !world.has_ended(1), "the one that keeps the pool's time has ended");
+    world.run(3_000);
+    assert_eq!(world.fitness(0), Fitness::Up);
+    world.run(30_000);
+    assert_eq!(last.got().unwrap().status, 200);
+    world.stop();
+}
+
 #[test]
 fn a_slow_server_is_left_out() {
     let mut pool = outliers(4);
@@ -104,6 +134,22 @@ fn a_breaker_opens_tries_and_closes() {
     assert_eq!(world.fitness(0), Fitness::Up);
     assert_eq!((world.count("breakers_opened"), world.count("breakers_closed")), (2, 1));
     assert!(world.count("refused_breaker_open") >= 2);
+    world.stop();
+}
+
+#[test]
+fn answers_that_go_on_close_a_breaker_and_ones_that_break_off_open_it() {
+    let mut world = World::http(2, with_breaker(1));
+    world.set(0, Manner::BreakOff);
+    world.ask(10);
+    world.run(100);
+    assert_eq!(world.fitness(0), Fitness::BreakerOpen);
+    world.run(2_000);
+    world.set(0, Manner::Linger);
+    let streams: Vec<_> = (0..3).map(|n| world.get(n % 2, "/")).collect();
+    world.run(100);
+    assert!(streams.iter().all(|stream| stream.got().unwrap().status == 200));
+    assert_eq!(world.fitness(0), Fitness::Up, "event streams have no end that could be waited for");
     world.stop();
 }
 
@@ -257,5 +303,25 @@ fn tunnels_leave_out_a_server_that_refuses() {
     let tickets: Vec<_> = (0..50).map(|n| world.send(n % 2, "GET / HTTP/1.1\r\n\r\n")).collect();
     world.run(500);
     assert!(tickets.iter().all(|ticket| ticket.got().unwrap().server == Some(1)));
+    world.stop();
+}
+
+/// Clients that keep their connections, as pools of clients do.
+#[test]
+fn a_stop_waits_for_no_idle_client_that_has_long_had_its_answer() {
+    let mut world = World::http(1, pool(1));
+    let ticket = world.send_and_stay(0, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    world.run(100);
+    assert_eq!(ticket.got().unwrap().status, 200);
+    world.run(5_000);
+    let late = world.send_and_stay(0, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    world.run(100);
+    assert_eq!(late.got().unwrap().status, 200);
+    world.drain(60_000);
+    world.run(100);
+    // A reset could still overtake what the late one was sent.
+    assert_eq!((world.has_ended(0), world.connections(0)), (false, 1));
+    world.run(3_000);
+    assert!(world.has_ended(0));
     world.stop();
 }

@@ -29,7 +29,14 @@ pub enum Manner {
     Silent,
     /// Resets once it has the request.
     Reset,
+    /// Sends an answer's head and part of its content, and then resets...
+    BreakOff,
+    /// ...or goes on for ever.
+    Linger,
 }
+
+/// So much later than its beginning an answer breaks off: both are seen.
+const BREAK_MS: Millis = 5;
 
 pub const WELL: Manner = Manner::Status(200, 1);
 
@@ -63,7 +70,15 @@ impl Director for Weather {
 
     fn script(&mut self, _: &mut Prng, attempt: &Attempt) -> Option<Box<dyn Script>> {
         let (servers, address) = (Rc::clone(&self.0), attempt.remote);
-        Some(Box::new(Speaker { servers, address, heard: Vec::new(), due: None, gone: false }))
+        Some(Box::new(Speaker {
+            servers,
+            address,
+            heard: Vec::new(),
+            due: None,
+            part: None,
+            breaks_at: None,
+            gone: false,
+        }))
     }
 }
 
@@ -72,6 +87,9 @@ struct Speaker {
     address: SocketAddr,
     heard: Vec<u8>,
     due: Option<(Millis, u16)>,
+    part: Option<Manner>,
+    /// When it resets in the midst of an answer.
+    breaks_at: Option<Millis>,
     gone: bool,
 }
 
@@ -87,6 +105,7 @@ impl Script for Speaker {
         match servers.manners.get(&self.address).copied() {
             Some(Manner::Status(status, after)) => self.due = Some((now + after, status)),
             Some(Manner::Reset) => self.gone = true,
+            Some(part @ (Manner::BreakOff | Manner::Linger)) => self.part = Some(part),
             _ => {}
         }
     }
@@ -96,8 +115,14 @@ impl Script for Speaker {
     }
 
     fn next(&mut self, now: Millis, saying: bool) -> Move {
-        if self.gone {
+        if self.gone || self.breaks_at.is_some_and(|at| at <= now) {
             return Move::Reset;
+        }
+        if let Some(part) = self.part.take() {
+            self.breaks_at = (part == Manner::BreakOff).then_some(now + BREAK_MS);
+            let port = self.address.port();
+            let said = format!("HTTP/1.1 200 Said\r\nX-Server: {port}\r\nContent-Length: 20\r\n\r\nhi");
+            return Move::Say(said.into_bytes());
         }
         match self.due {
             Some((at, status)) if at <= now && !saying => {
@@ -109,7 +134,7 @@ impl Script for Speaker {
                 )
             }
             Some((at, _)) => Move::Wait(Some(at)),
-            None => Move::Wait(None),
+            None => Move::Wait(self.breaks_at),
         }
     }
 }
@@ -118,6 +143,8 @@ struct Client {
     request: Option<Vec<u8>>,
     answer: Rc<RefCell<Vec<u8>>>,
     ended: bool,
+    /// Whether it closes when it has seen the end.
+    closes: bool,
 }
 
 impl Script for Client {
@@ -130,7 +157,7 @@ impl Script for Client {
     fn next(&mut self, _: Millis, saying: bool) -> Move {
         match self.request.take() {
             Some(request) => Move::Say(request),
-            None if self.ended && !saying => Move::Close,
+            None if self.ended && self.closes && !saying => Move::Close,
             None => Move::Wait(None),
         }
     }
@@ -221,6 +248,7 @@ pub fn plan(http: Http, mode: Mode, pools: Vec<Pool>) -> Plan {
         engine: EngineChoice::Auto,
         buffer_memory_bytes: None,
         drain_timeout_ms: 1000,
+        admin: fourfold_config::AdminListen::Off,
         log: Log { level: LogLevel::Info, format: LogFormat::Human },
         listeners: vec![listener],
         pools,
@@ -312,9 +340,20 @@ impl World {
     }
 
     pub fn send_from(&mut self, shard: usize, from: SocketAddr, request: &str) -> Ticket {
+        self.client(shard, from, request, true)
+    }
+
+    /// From a client that keeps its connection whatever it is told.
+    pub fn send_and_stay(&mut self, shard: usize, request: &str) -> Ticket {
+        self.next_client = self.next_client.wrapping_add(1).max(1000);
+        let from = SocketAddr::from(([192, 0, 2, 1], self.next_client));
+        self.client(shard, from, request, false)
+    }
+
+    fn client(&mut self, shard: usize, from: SocketAddr, request: &str, closes: bool) -> Ticket {
         let answer = Rc::default();
-        let script =
-            Client { request: Some(request.as_bytes().to_vec()), answer: Rc::clone(&answer), ended: false };
+        let request = Some(request.as_bytes().to_vec());
+        let script = Client { request, answer: Rc::clone(&answer), ended: false, closes };
         let net = &mut self.shards[shard].net;
         net.add_speaker(ListenerId(0), from, self.now, Behaviour::default(), Box::new(script));
         Ticket(answer)
@@ -361,11 +400,26 @@ impl World {
         self.now = until;
     }
 
+    /// Every shard is told to end in order, within so long.
+    pub fn drain(&mut self, within: Millis) {
+        for shard in &mut self.shards {
+            shard.mail.push_back(Mail::Drain { deadline: self.now + within });
+        }
+    }
+
+    /// Its thread would have ended.
+    pub fn has_ended(&self, shard: usize) -> bool {
+        App::<SimNet>::is_finished(&self.shards[shard].app)
+    }
+
+    /// Clients that a shard has.
+    pub fn connections(&self, shard: usize) -> usize {
+        self.shards[shard].app.len()
+    }
+
     /// Everything is given back at a stop.
     pub fn stop(mut self) {
-        for shard in &mut self.shards {
-            shard.mail.push_back(Mail::Drain { deadline: self.now });
-        }
+        self.drain(0);
         self.run(5_000);
         for (number, shard) in self.shards.iter_mut().enumerate() {
             assert!(App::<SimNet>::is_finished(&shard.app), "shard {number}");
@@ -387,6 +441,9 @@ impl Shard {
     fn wake(&mut self, now: Millis) -> Option<Millis> {
         while let Some(mail) = self.mailbox.take() {
             self.mail.push_back(mail);
+        }
+        if App::<SimNet>::is_finished(&self.app) {
+            return None;
         }
         if !self.mail.is_empty() {
             return Some(now);

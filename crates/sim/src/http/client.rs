@@ -2,9 +2,12 @@
 
 use super::ledger::{Ask, Outcome, SharedLedger, answer_number, is_body};
 use super::message::{Head, Piece, Reader};
+use super::tunnel::{Direction, Tunnel};
 use fourfold_base::Millis;
+use fourfold_base::prng::Prng;
 use fourfold_engine::sim::{Ended, Move, Script};
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 
 /// What a client does once it has all answers, or before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,6 +36,18 @@ pub struct Visit {
     pub kilobyte_ms: u64,
     /// It hears the end, and is there to hear it.
     pub listens: bool,
+    /// Who it is, as a proxy before us may have said in so many bytes.
+    pub address: SocketAddr,
+    pub preface: Vec<u8>,
+}
+
+impl Visit {
+    /// It has more to say than what it asks.
+    pub(super) fn speaks_on(&mut self) {
+        if self.ending == Ending::HalfClose {
+            self.ending = Ending::Close;
+        }
+    }
 }
 
 /// A client that waits for 100 Continue sends its content after this time anyhow (RFC 9110 10.1.1).
@@ -48,6 +63,8 @@ pub(super) struct Client {
     next_at: Millis,
     reader: Reader,
     answer: Answer,
+    tunnel: Option<Tunnel>,
+    introduced: bool,
     /// The last answer said that nothing follows.
     over: bool,
     ended: bool,
@@ -71,12 +88,14 @@ impl Client {
         Self {
             ledger,
             asks: visit.asks.iter().cloned().collect(),
+            introduced: !visit.preface.is_empty(),
             visit,
             unanswered: VecDeque::new(),
             content: None,
             next_at: 0,
             reader: Reader::new(),
             answer: Answer::default(),
+            tunnel: None,
             over: false,
             ended: false,
             quits: false,
@@ -91,7 +110,10 @@ impl Client {
 
     fn ask(&mut self, now: Millis) -> Option<Vec<u8>> {
         let ask = self.asks.pop_front()?;
-        let (mut bytes, content) = ask.render();
+        let (head, content) = ask.render();
+        let mut bytes = std::mem::take(&mut self.visit.preface);
+        let preface = bytes.len();
+        bytes.extend(head);
         let writing = (bytes.len() + content.len()).div_ceil(1024) as u64 * self.visit.kilobyte_ms;
         self.ledger.borrow_mut().begin(now + writing, &ask, self.visit.listens);
         match ask.expects {
@@ -99,7 +121,7 @@ impl Client {
             false => bytes.extend(content),
         }
         if let Some(cut) = ask.cut {
-            bytes.truncate(cut as usize);
+            bytes.truncate(preface + cut as usize);
             self.asks.clear();
         }
         self.next_at = now + self.visit.think_ms;
@@ -110,6 +132,19 @@ impl Client {
     fn on_head(&mut self, now: Millis, head: &Head) -> Result<(), String> {
         let status = head.status()?;
         let Some(ask) = self.unanswered.front() else { return Ok(()) };
+        if let (101, Some(bytes)) = (status, ask.upgrade) {
+            let id = ask.id;
+            let down = head.number("x-down")?.ok_or("a 101 of nobody's")? as u32;
+            let says = Direction { number: id, bytes };
+            let hears = Direction { number: answer_number(id), bytes: down };
+            self.tunnel = Some(Tunnel::new(Prng::new(id.into()), says, hears));
+            self.unanswered.pop_front();
+            self.ledger.borrow_mut().end(now, id, Outcome::Answered(status));
+            return Ok(());
+        }
+        if status == 101 {
+            return Err("a 101 that nobody asked for".into());
+        }
         if status < 200 {
             if !ask.modern {
                 self.convict("a client of HTTP/1.0 gets no 1xx", head.line.clone());
@@ -120,6 +155,9 @@ impl Client {
             return Ok(());
         }
         let (id, len) = (head.number("x-id")?, head.number("x-len")?);
+        if head.only("x-mirror")?.is_some() {
+            self.convict("a mirror's answer reaches nobody", format!("{head:?} for {ask:?}"));
+        }
         self.answer = Answer { begun: true, status, id, len, heard: 0, close: head.says_close() };
         match id {
             Some(id) if id != u64::from(ask.id) => {
@@ -162,15 +200,22 @@ impl Client {
     fn read(&mut self, now: Millis) {
         loop {
             if self.over && !self.reader.is_between() {
-                return self.convict("nothing follows the last answer", self.reader.rest());
+                let rest = format!("{} behind {:?}", self.reader.rest(), self.visit);
+                return self.convict("nothing follows the last answer", rest);
             }
             if self.unanswered.is_empty() && !self.reader.is_between() {
                 return self.convict("every answer has been asked for", self.reader.rest());
             }
             let Some(ask) = self.unanswered.front() else { return };
             let (head_only, chunks) = (ask.method == "HEAD", ask.modern);
-            // Whoever times out on half a head cannot know that it is one of HEAD.
-            let head_only = |head: &Head| head_only && head.status() != Ok(408);
+            // Whoever times out on half a head cannot know that it is one of HEAD, and who has given up waiting for a PROXY
+            // header takes it for a broken one.
+            let late = self.introduced;
+            let blind = move |head: &Head| match head.status() {
+                Ok(400) => late,
+                status => status == Ok(408),
+            };
+            let head_only = |head: &Head| head_only && !blind(head);
             let piece = self.reader.next(|head| head.response_framing(head_only(head), chunks));
             let result = match piece {
                 Ok(None) => return,
@@ -188,6 +233,16 @@ impl Client {
             if let Err(why) = result {
                 return self.convict("every answer is well formed", why);
             }
+            if self.tunnel.is_some() {
+                let rest = self.reader.take_rest();
+                return self.hear_through(&rest);
+            }
+        }
+    }
+
+    fn hear_through(&mut self, bytes: &[u8]) {
+        if let Some(Err(why)) = self.tunnel.as_mut().map(|tunnel| tunnel.hear(bytes)) {
+            self.convict("a tunnel's bytes come as they were said", why);
         }
     }
 
@@ -199,6 +254,9 @@ impl Client {
     }
 
     fn leave(&mut self, now: Millis, how: Move) -> Move {
+        if let Some(last) = self.visit.asks.last().filter(|_| self.tunnel.is_some()) {
+            self.ledger.borrow_mut().quit(last.id);
+        }
         self.give_up(now, Outcome::Left);
         self.ended = true;
         how
@@ -210,6 +268,9 @@ impl Script for Client {
         if let Some(ask) = self.unanswered.front() {
             self.ledger.borrow_mut().moved(now, ask.id);
         }
+        if self.tunnel.is_some() {
+            return self.hear_through(bytes);
+        }
         self.reader.feed(now, bytes);
         if self.ledger.borrow().broken.is_empty() {
             self.read(now);
@@ -217,6 +278,12 @@ impl Script for Client {
     }
 
     fn hear_end(&mut self, now: Millis, how: Ended) {
+        if let Some(tunnel) = self.tunnel.as_mut().filter(|_| how == Ended::Fin) {
+            if let Err(why) = tunnel.hear_fin() {
+                self.convict("a tunnel's FIN comes behind its last byte", why);
+            }
+            return;
+        }
         if how == Ended::Fin && self.reader.end() {
             self.on_end(now);
         }
@@ -238,6 +305,12 @@ impl Script for Client {
             Ending::Leave { at, .. } => Some(at),
             _ => None,
         };
+        if let Some(tunnel) = &mut self.tunnel {
+            return match tunnel.next(saying) {
+                Move::Wait(None) => Move::Wait(leaves_at),
+                step => step,
+            };
+        }
         if saying || self.over || self.finished {
             return Move::Wait(leaves_at);
         }
@@ -275,15 +348,33 @@ mod tests {
 
     fn ask(id: u32, method: &'static str, modern: bool) -> Ask {
         let content = Content::None;
-        Ask { id, method, content, modern, close: false, expects: false, padding: 0, cut: None }
+        Ask {
+            id,
+            method,
+            content,
+            modern,
+            close: false,
+            expects: false,
+            padding: 0,
+            cut: None,
+            upgrade: None,
+        }
     }
 
     /// What a client that has asked twice says to these bytes, and to the FIN behind them.
     fn verdict(modern: bool, bytes: &[u8]) -> Vec<&'static str> {
         let ledger = SharedLedger::default();
         let asks = vec![ask(1, "GET", true), ask(2, "GET", modern)];
-        let visit =
-            Visit { asks, depth: 2, think_ms: 0, ending: Ending::Stay, kilobyte_ms: 0, listens: true };
+        let visit = Visit {
+            asks,
+            depth: 2,
+            think_ms: 0,
+            ending: Ending::Stay,
+            kilobyte_ms: 0,
+            listens: true,
+            address: "192.0.2.1:2000".parse().unwrap(),
+            preface: Vec::new(),
+        };
         let mut client = Client::new(ledger.clone(), visit);
         assert!(
             matches!(client.next(5, false), Move::Say(_)) && matches!(client.next(5, false), Move::Say(_))

@@ -5,7 +5,11 @@ use fourfold_engine::BUFFER_BYTES;
 use fourfold_engine::sim::content;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::rc::Rc;
+
+/// Requests that one client may have.
+pub(super) const ASKS_MAX: u32 = 64;
 
 pub(crate) type SharedLedger = Rc<RefCell<Ledger>>;
 
@@ -40,6 +44,8 @@ pub struct Ask {
     pub padding: u32,
     /// So many bytes of it are sent, and nothing more ever.
     pub cut: Option<u32>,
+    /// Asks for another protocol, and has so many bytes to say in it.
+    pub upgrade: Option<u32>,
 }
 
 impl Ask {
@@ -48,9 +54,14 @@ impl Ask {
         self.method != "POST"
     }
 
+    pub(super) fn upgrade_to(&mut self, bytes: u32) {
+        (self.method, self.content, self.close, self.expects) = ("GET", Content::None, false, false);
+        self.upgrade = Some(bytes);
+    }
+
     /// Its head and its content.
     pub(super) fn render(&self) -> (Vec<u8>, Vec<u8>) {
-        let Self { id, method, content, modern, close, expects, padding, .. } = self;
+        let Self { id, method, content, modern, close, expects, padding, upgrade, .. } = self;
         let version = if *modern { "HTTP/1.1" } else { "HTTP/1.0" };
         let mut head =
             format!("{method} /{id} {version}\r\nHost: sim\r\nx-id: {id}\r\nx-len: {}\r\n", content.len());
@@ -59,6 +70,9 @@ impl Ask {
         }
         if *close {
             head += "Connection: close\r\n";
+        }
+        if let Some(bytes) = upgrade {
+            head += &format!("Connection: Upgrade\r\nUpgrade: sim\r\nx-up: {bytes}\r\n");
         }
         if *expects {
             head += "Expect: 100-continue\r\n";
@@ -139,12 +153,18 @@ pub(crate) struct Exchange {
     /// Origins that got its head; that got all of it.
     pub delivered: u32,
     pub whole: u32,
+    /// Mirrors that got its head.
+    pub copies: u32,
+    /// The client has left its tunnel before the end.
+    pub quit: bool,
     pub outcome: Option<(Millis, Outcome)>,
 }
 
 #[derive(Default)]
 pub(crate) struct Ledger {
     pub exchanges: BTreeMap<u32, Exchange>,
+    /// Who asks, by number, as servers are to be told.
+    pub clients: BTreeMap<u32, SocketAddr>,
     pub broken: Vec<(&'static str, String)>,
 }
 
@@ -155,8 +175,16 @@ impl Ledger {
 
     /// `until`: when it will have been written.
     pub fn begin(&mut self, until: Millis, ask: &Ask, listens: bool) {
-        let exchange =
-            Exchange { ask: ask.clone(), listens, moved_at: until, delivered: 0, whole: 0, outcome: None };
+        let exchange = Exchange {
+            ask: ask.clone(),
+            listens,
+            moved_at: until,
+            delivered: 0,
+            whole: 0,
+            copies: 0,
+            quit: false,
+            outcome: None,
+        };
         self.exchanges.insert(ask.id, exchange);
     }
 
@@ -183,6 +211,44 @@ impl Ledger {
             let detail = format!("{exchange:?}");
             self.convict("a request that must not be repeated reaches one origin", detail);
         }
+    }
+
+    /// A mirror has got a request's head.
+    pub fn copy(&mut self, id: u32) {
+        let Some(exchange) = self.exchanges.get_mut(&id) else {
+            return self.convict("what nobody asked reaches no mirror", format!("{id}"));
+        };
+        exchange.copies += 1;
+        if exchange.copies > 1 || exchange.ask.upgrade.is_some() {
+            let detail = format!("{exchange:?}");
+            self.convict("a request is copied once, and a tunnel never", detail);
+        }
+    }
+
+    pub fn copy_whole(&mut self, id: u32, len: u64, declared: Option<u64>) {
+        let Some(exchange) = self.exchanges.get(&id) else { return };
+        if exchange.ask.cut.is_some() || len != exchange.ask.content.len() || declared != Some(len) {
+            let detail = format!("{len} bytes: {exchange:?}");
+            self.convict("a copy is whole", detail);
+        }
+    }
+
+    /// An origin has been told that this request's client is `client`.
+    pub fn introduced(&mut self, id: u32, client: Option<SocketAddr>) {
+        let own = self.clients.get(&((id - 1) / ASKS_MAX)).copied();
+        if own != client {
+            self.convict("an origin is told who the client is", format!("{id}: {client:?} for {own:?}"));
+        }
+    }
+
+    pub fn quit(&mut self, id: u32) {
+        if let Some(exchange) = self.exchanges.get_mut(&id) {
+            exchange.quit = true;
+        }
+    }
+
+    pub fn has_quit(&self, id: u32) -> bool {
+        self.exchanges.get(&id).is_none_or(|one| one.quit || matches!(one.outcome, Some((_, Outcome::Left))))
     }
 
     pub fn deliver_whole(&mut self, id: u32, len: u64, declared: Option<u64>) {

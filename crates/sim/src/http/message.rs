@@ -60,6 +60,11 @@ impl Reader {
         self.state == State::Head && self.bytes.is_empty()
     }
 
+    /// What is no message any more.
+    pub fn take_rest(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
+    }
+
     /// What has not been understood yet, to be shown.
     pub fn rest(&self) -> String {
         format!(

@@ -5,13 +5,17 @@
 //! wrong, [`judge`] looks at the rest when all is over.
 
 mod client;
+mod edge;
 mod judge;
 mod ledger;
 mod message;
 mod origin;
+mod preface;
+mod tunnel;
 mod world;
 
 pub use client::{Ending, Visit};
+pub use edge::Side;
 pub(crate) use judge::judge;
 pub(crate) use ledger::SharedLedger;
 pub use ledger::{Ask, Content};

@@ -1,11 +1,15 @@
 //! An origin's side of one connection: reads requests strictly, answers as its seed says, well or badly.
 
+use super::edge::{CHECK, Side, TUNNEL_BYTES};
 use super::ledger::{SharedLedger, answer_number, body, chunked, is_body};
 use super::message::{Head, Piece, Reader};
+use super::preface;
+use super::tunnel::{Direction, Tunnel};
 use fourfold_base::Millis;
 use fourfold_base::prng::Prng;
 use fourfold_engine::sim::{Ended, Move, Script};
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 
 /// What all connections of an origin have in common.
 #[derive(Clone, Copy, Debug)]
@@ -29,12 +33,24 @@ enum Step {
     Reset,
     /// Never says anything again.
     Hang,
+    /// Speaks another protocol: so many bytes up, and down.
+    Switch(u32, u32),
 }
 
 pub(super) struct Origin {
     ledger: SharedLedger,
     rng: Prng,
     manners: Manners,
+    side: Side,
+    /// What has come before the PROXY header was whole; `None`: none is due any more.
+    greeting: Option<Vec<u8>>,
+    client: Option<SocketAddr>,
+    /// It is being asked how it is.
+    checked: bool,
+    /// What the request has to say in another protocol.
+    upgrade: Option<u32>,
+    tunnel_of: u32,
+    tunnel: Option<(u32, Tunnel)>,
     reader: Reader,
     /// The request that is being read, and what has come of it.
     request: Option<(u32, u64, Option<u64>)>,
@@ -51,11 +67,18 @@ pub(super) struct Origin {
 }
 
 impl Origin {
-    pub fn new(ledger: SharedLedger, rng: Prng, manners: Manners) -> Self {
+    pub fn new(ledger: SharedLedger, rng: Prng, manners: Manners, side: Side) -> Self {
         Self {
             ledger,
             rng,
             manners,
+            side,
+            greeting: side.greeted.then(Vec::new),
+            client: None,
+            checked: false,
+            upgrade: None,
+            tunnel_of: 0,
+            tunnel: None,
             reader: Reader::new(),
             request: None,
             head_only: false,
@@ -84,11 +107,22 @@ impl Origin {
         if !self.steps.is_empty() {
             return Err("a second request before the first is answered".into());
         }
+        if head.line == format!("GET {CHECK} HTTP/1.1") {
+            self.checked = true;
+            return Ok(());
+        }
         let id = head.number("x-id")?.ok_or("a request of nobody's")? as u32;
         if !head.line.contains(&format!(" /{id} ")) {
             return Err(format!("{} for {id}", head.line));
         }
-        self.ledger.borrow_mut().deliver(now, id);
+        if self.side.greeted {
+            self.ledger.borrow_mut().introduced(id, self.client);
+        }
+        match self.side.mirror {
+            true => self.ledger.borrow_mut().copy(id),
+            false => self.ledger.borrow_mut().deliver(now, id),
+        }
+        self.upgrade = head.number("x-up")?.map(|bytes| bytes as u32);
         self.head_only = head.line.starts_with("HEAD ");
         self.request = Some((id, 0, head.number("x-len")?));
         if head.only("expect")?.is_some() {
@@ -112,10 +146,57 @@ impl Origin {
     }
 
     fn on_end(&mut self) {
+        if std::mem::take(&mut self.checked) {
+            return self.say_how_it_is();
+        }
         let Some((id, heard, declared)) = self.request.take() else { return };
-        self.ledger.borrow_mut().deliver_whole(id, heard, declared);
+        match self.side.mirror {
+            true => self.ledger.borrow_mut().copy_whole(id, heard, declared),
+            false => self.ledger.borrow_mut().deliver_whole(id, heard, declared),
+        }
         if !self.lost && !self.answered {
             self.answer(id);
+        }
+    }
+
+    fn say_how_it_is(&mut self) {
+        self.pause();
+        let status = if self.rng.chance(self.manners.rough, 50) { 503 } else { 200 };
+        let answer = format!("HTTP/1.1 {status} Sim\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        self.steps.extend([Step::Say(answer.into_bytes()), Step::Close]);
+        self.lost = true;
+    }
+
+    /// `false`: another protocol is not to be had here, and the request is one like others.
+    fn switch(&mut self, id: u32) -> bool {
+        let Some(up) = self.upgrade.take().filter(|_| self.rng.chance(3, 4)) else { return false };
+        let down = if self.rng.chance(1, 4) { self.rng.below(TUNNEL_BYTES) } else { self.rng.below(3000) };
+        let head = format!(
+            "HTTP/1.1 101 Sim\r\nConnection: upgrade\r\nUpgrade: sim\r\nx-id: {id}\r\nx-down: {down}\r\n\r\n"
+        );
+        self.pause();
+        self.steps.extend([Step::Say(head.into_bytes()), Step::Switch(up, down)]);
+        self.tunnel_of = id;
+        true
+    }
+
+    fn begin_tunnel(&mut self, up: u32, down: u32) {
+        let id = self.tunnel_of;
+        if !self.reader.is_between() {
+            let rest = self.reader.rest();
+            self.ledger.borrow_mut().convict("nothing goes into a tunnel before it is one", rest);
+        }
+        let says = Direction { number: answer_number(id), bytes: down };
+        let tunnel = Tunnel::new(Prng::new(self.rng.next_u64()), says, Direction { number: id, bytes: up });
+        self.tunnel = Some((id, tunnel));
+    }
+
+    fn judge_tunnel(&self, id: u32, invariant: &'static str, result: Result<(), String>) {
+        // Whoever leaves midway says FIN where it likes.
+        if let Err(why) = result
+            && !self.ledger.borrow().has_quit(id)
+        {
+            self.ledger.borrow_mut().convict(invariant, why);
         }
     }
 
@@ -125,6 +206,9 @@ impl Origin {
     }
 
     fn answer(&mut self, id: u32) {
+        if self.switch(id) {
+            return;
+        }
         self.served += 1;
         self.lost = self.served >= self.manners.requests_max;
         self.pause();
@@ -169,6 +253,9 @@ impl Origin {
         let bodiless = self.head_only || matches!(status, 204 | 304);
         let len = if status == 204 { 0 } else { len };
         let mut head = format!("HTTP/1.1 {status} Sim\r\nx-id: {id}\r\nx-len: {len}\r\n");
+        if self.side.mirror {
+            head += "x-mirror: 1\r\n";
+        }
         if close {
             head += "Connection: close\r\n";
         }
@@ -210,8 +297,35 @@ impl Origin {
     }
 }
 
+impl Origin {
+    /// What follows the PROXY header, if one is due.
+    fn greeted(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
+        let Some(greeting) = &mut self.greeting else { return Some(bytes.to_vec()) };
+        greeting.extend_from_slice(bytes);
+        match preface::read(greeting) {
+            Ok(None) => None,
+            Ok(Some((used, client))) => {
+                self.client = client;
+                let rest = greeting.split_off(used);
+                self.greeting = None;
+                Some(rest)
+            }
+            Err(why) => {
+                self.ledger.borrow_mut().convict("a connection begins with who the client is", why);
+                None
+            }
+        }
+    }
+}
+
 impl Script for Origin {
     fn hear(&mut self, now: Millis, bytes: &[u8]) {
+        if let Some((id, tunnel)) = &mut self.tunnel {
+            let (id, result) = (*id, tunnel.hear(bytes));
+            return self.judge_tunnel(id, "a tunnel's bytes come as they were said", result);
+        }
+        let Some(bytes) = self.greeted(bytes) else { return };
+        let bytes = bytes.as_slice();
         if self.lost && self.request.is_none() {
             return;
         }
@@ -225,13 +339,21 @@ impl Script for Origin {
         }
     }
 
-    fn hear_end(&mut self, _now: Millis, _how: Ended) {
-        self.ended = true;
+    fn hear_end(&mut self, _now: Millis, how: Ended) {
+        let Some((id, tunnel)) = self.tunnel.as_mut().filter(|_| how == Ended::Fin) else {
+            self.ended = true;
+            return;
+        };
+        let (id, result) = (*id, tunnel.hear_fin());
+        self.judge_tunnel(id, "a tunnel's FIN comes behind its last byte", result);
     }
 
     fn next(&mut self, now: Millis, saying: bool) -> Move {
         if self.ended {
             return Move::Close;
+        }
+        if let Some((_, tunnel)) = &mut self.tunnel {
+            return tunnel.next(saying);
         }
         if saying {
             return Move::Wait(None);
@@ -243,6 +365,10 @@ impl Script for Origin {
                 Some(Step::Say(bytes)) => {
                     self.idle_since = now;
                     return Move::Say(bytes);
+                }
+                Some(Step::Switch(up, down)) => {
+                    self.begin_tunnel(up, down);
+                    return self.next(now, saying);
                 }
                 Some(Step::Close) => return Move::Close,
                 Some(Step::Reset) => return Move::Reset,

@@ -1,7 +1,8 @@
 //! What a seed stands for in this world: time-outs, what clients come for, and how origins answer.
 
 use super::client::{Client, Ending, Visit};
-use super::ledger::{Ask, Content, SharedLedger};
+use super::edge::Side;
+use super::ledger::{ASKS_MAX, Ask, Content, SharedLedger};
 use super::origin::{Manners, Origin};
 use crate::scenario::{ClientPlan, between, one};
 use crate::weather::Weather;
@@ -13,14 +14,13 @@ use fourfold_config::{Listener, Mode, Plan};
 use fourfold_engine::Errno;
 use fourfold_engine::sim::{Answer, Attempt, Break, Director, Script};
 
-/// Requests that one client may have.
-const ASKS_MAX: u32 = 64;
-
 #[derive(Clone, Debug)]
 pub struct Web {
     /// One for each client.
     pub visits: Vec<Visit>,
     pub manners: Manners,
+    /// One for each pool; none: they are all alike.
+    pub sides: Vec<Side>,
 }
 
 impl Web {
@@ -37,7 +37,7 @@ impl Web {
             idle_ms: between(rng, 1, 2000),
         };
         let visit = |(number, client)| visit(rng, number as u32, client);
-        Self { visits: clients.iter().enumerate().map(visit).collect(), manners }
+        Self { visits: clients.iter().enumerate().map(visit).collect(), manners, sides: Vec::new() }
     }
 }
 
@@ -60,7 +60,7 @@ fn serve_http(rng: &mut Prng, listener: &mut Listener) {
     }));
 }
 
-fn pool_http(rng: &mut Prng) -> PoolHttp {
+pub(super) fn pool_http(rng: &mut Prng) -> PoolHttp {
     PoolHttp {
         response_timeout_ms: ms(rng, 50, 1500),
         response_idle_timeout_ms: ms(rng, 100, 1500),
@@ -105,6 +105,8 @@ fn visit(rng: &mut Prng, number: u32, client: &ClientPlan) -> Visit {
             .div_ceil(client.behaviour.write_max.into()),
         listens: client.behaviour.read_stop.is_none()
             && !matches!(client.behaviour.break_after, Some((_, Break::Vanish | Break::Reset))),
+        address: client.from,
+        preface: Vec::new(),
     }
 }
 
@@ -130,6 +132,7 @@ fn ask(rng: &mut Prng, id: u32) -> Ask {
         expects: modern && content.len() > 0 && rng.chance(1, 6),
         padding: if rng.chance(1, 6) { rng.below(4000) } else { 0 },
         cut: None,
+        upgrade: None,
     }
 }
 
@@ -137,6 +140,7 @@ fn ask(rng: &mut Prng, id: u32) -> Ask {
 pub(crate) struct HttpWeather {
     pub weather: Weather,
     pub manners: Manners,
+    pub sides: Vec<Side>,
     pub ledger: SharedLedger,
 }
 
@@ -145,8 +149,10 @@ impl Director for HttpWeather {
         self.weather.connect(rng, attempt)
     }
 
-    fn script(&mut self, rng: &mut Prng, _attempt: &Attempt) -> Option<Box<dyn Script>> {
-        Some(Box::new(Origin::new(self.ledger.clone(), Prng::new(rng.next_u64()), self.manners)))
+    fn script(&mut self, rng: &mut Prng, attempt: &Attempt) -> Option<Box<dyn Script>> {
+        let pool = crate::scenario::pool_of(attempt.remote);
+        let side = pool.and_then(|pool| self.sides.get(pool)).copied().unwrap_or_default();
+        Some(Box::new(Origin::new(self.ledger.clone(), Prng::new(rng.next_u64()), self.manners, side)))
     }
 
     fn accept_error(&mut self, rng: &mut Prng, now: Millis) -> Option<Errno> {
@@ -157,6 +163,7 @@ impl Director for HttpWeather {
 impl Web {
     pub(crate) fn client(&self, ledger: &SharedLedger, number: usize) -> Option<Box<dyn Script>> {
         let visit = self.visits.get(number)?.clone();
+        ledger.borrow_mut().clients.insert(number as u32, visit.address);
         Some(Box::new(Client::new(ledger.clone(), visit)))
     }
 }

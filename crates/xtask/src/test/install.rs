@@ -18,6 +18,9 @@ struct Need {
     without: &'static str,
 }
 
+/// libFuzzer is C++.
+const CXX: &str = "c++";
+
 const NEEDS: &[Need] = &[
     Need { proof: "haproxy", package: "haproxy", without: "tests and benchmarks against HAProxy" },
     Need { proof: "nginx", package: "nginx", without: "tests and benchmarks against nginx" },
@@ -34,6 +37,7 @@ const NEEDS: &[Need] = &[
     Need { proof: "h2load", package: "nghttp2-client", without: "tests with h2load as a client" },
     Need { proof: "python3", package: "python3-venv", without: "tests with Python's HTTP libraries" },
     Need { proof: "node", package: "nodejs", without: "tests with Node's HTTP libraries" },
+    Need { proof: CXX, package: "g++", without: "fuzzing" },
     Need { proof: "npm", package: "npm", without: "tests with Node's HTTP libraries" },
 ];
 
@@ -47,6 +51,8 @@ const COMPONENTS: &[(&str, &str)] = &[("rustfmt", "fmt"), ("clippy", "clippy")];
 pub struct Tools {
     pub root: bool,
     pub deny: Option<PathBuf>,
+    /// There is a C++ compiler.
+    pub cxx: bool,
     /// One line per tool that is not here: how to get it, and what is skipped without.
     pub missing: Vec<String>,
 }
@@ -78,7 +84,7 @@ pub fn prepare(may_install: bool) -> Tools {
         [] => println!("everything is here"),
         lines => lines.iter().for_each(|line| println!("missing {line}")),
     }
-    Tools { root, deny, missing }
+    Tools { root, deny, cxx: present(CXX), missing }
 }
 
 fn line(package: &str, without: &str) -> String {

@@ -8,7 +8,7 @@ mod count;
 mod install;
 mod step;
 
-use crate::{envoy, tidy, workspace};
+use crate::{envoy, fuzz, tidy, workspace};
 use anyhow::{Result, bail};
 use cargo_metadata::{DependencyKind, Metadata, TargetKind};
 use std::process::Command;
@@ -18,8 +18,8 @@ use step::{Outcome, Steps};
 const SEEDS: u32 = 500;
 const SEEDS_QUICK: u32 = 50;
 
-/// Cases per property in the fuzz step, where the unit tests run each with proptest's default of 256.
-const FUZZ_CASES: u32 = 4_096;
+/// Cases per property in their step, where the unit tests run each with proptest's default of 256.
+const PROPERTY_CASES: u32 = 4_096;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Options {
@@ -67,7 +67,8 @@ fn run_steps(steps: &mut Steps, options: Options, tools: &install::Tools, member
     }
     steps.run("simulator", || simulate(members, if options.quick { SEEDS_QUICK } else { SEEDS }))?;
     if !options.quick {
-        steps.run("fuzz", || fuzz(members))?;
+        steps.run("properties", || properties(members))?;
+        steps.run("fuzz", || fuzz_short(tools))?;
     }
     Ok(())
 }
@@ -111,7 +112,7 @@ fn simulate(members: &Metadata, seeds: u32) -> Result<Outcome> {
 }
 
 /// The property tests again, with many more cases. Crates without properties are left out.
-fn fuzz(members: &Metadata) -> Result<Outcome> {
+fn properties(members: &Metadata) -> Result<Outcome> {
     let with_properties = members.packages.iter().filter(|package| {
         let mut development =
             package.dependencies.iter().filter(|dependency| dependency.kind == DependencyKind::Development);
@@ -125,7 +126,17 @@ fn fuzz(members: &Metadata) -> Result<Outcome> {
         return Ok(Outcome::Skipped("no crate has property tests".into()));
     }
     arguments.push("--tests");
-    count::cargo_test(&arguments, &[("PROPTEST_CASES", FUZZ_CASES.to_string())]).map(Outcome::Tests)
+    count::cargo_test(&arguments, &[("PROPTEST_CASES", PROPERTY_CASES.to_string())]).map(Outcome::Tests)
+}
+
+/// Every target for a few seconds, from its corpus on: enough to see that targets work and that nothing lies near. Longer
+/// runs are `cargo xtask fuzz`.
+fn fuzz_short(tools: &install::Tools) -> Result<Outcome> {
+    if !tools.cxx {
+        return Ok(Outcome::Skipped("libFuzzer needs a C++ compiler".into()));
+    }
+    fuzz::all(&[], fuzz::SECONDS_SHORT)?;
+    Ok(Outcome::Done)
 }
 
 /// Writes `docs/design/2026-11-21-http1-differences.md` anew.

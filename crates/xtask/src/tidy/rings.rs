@@ -81,6 +81,19 @@ const BELOW_LOAD: &[&str] = &[
     "fourfold-tls",
 ];
 
+/// `control` shows and changes what the proxy does.
+const BELOW_CONTROL: &[&str] = &[
+    "fourfold-base",
+    "fourfold-ports",
+    "fourfold-balance",
+    "fourfold-api",
+    "fourfold-config",
+    "fourfold-doctor",
+    "fourfold-sys",
+    "fourfold-engine",
+    "fourfold-proxy",
+];
+
 const ALL_FEATURES: &[&str] =
     &["fourfold-proxy", "fourfold-load", "fourfold-control", "fourfold-speakers", "fourfold-kube"];
 
@@ -109,7 +122,7 @@ const TABLE: &[Place] = &[
     place("fourfold-xdp", Ring::Machine, &["fourfold-base", "fourfold-l4", "fourfold-sys"]),
     place("fourfold-proxy", Ring::Features, BELOW_FEATURES),
     place("fourfold-load", Ring::Features, BELOW_LOAD),
-    place("fourfold-control", Ring::Features, BELOW_FEATURES),
+    place("fourfold-control", Ring::Features, BELOW_CONTROL),
     place("fourfold-speakers", Ring::Features, BELOW_FEATURES),
     place("fourfold-kube", Ring::Features, BELOW_FEATURES),
     place("fourfold", Ring::Programs, &[]),

@@ -71,7 +71,8 @@ impl HttpLoad {
         let now_us = self.now_us();
         let due = schedule.due_count(now_us).min(self.begun.saturating_add(self.budget));
         for index in self.begun..due {
-            self.record.latency.record(now_us.saturating_sub(schedule.due_us(index)));
+            let post = self.is_post(index);
+            self.kind(post).latency.record(now_us.saturating_sub(schedule.due_us(index)));
             self.record.not_started += 1;
         }
     }

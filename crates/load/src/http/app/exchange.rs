@@ -85,8 +85,10 @@ impl HttpLoad {
 
     fn begin<N: Net>(&mut self, net: &mut N, key: Key, intended_us: u64) {
         let now_us = self.now_us();
+        let post = self.is_post(self.counters().started.get());
         let Some(client) = self.clients.get_mut(key).filter(|_| self.budget > 0) else { return };
         self.budget -= 1;
+        client.post = post;
         client.round = client.round.wrapping_add(1).max(1);
         client.intended_us = intended_us;
         let connected = client.sock != Sock::NONE;
@@ -116,7 +118,8 @@ impl HttpLoad {
             return;
         };
         let (sock, mut sent, message) = (client.sock, client.sent, self.message(client));
-        let length = self.outgoing.len();
+        let outgoing = self.outgoing(client);
+        let length = outgoing.len();
         while sent < length {
             let Some(mut buf) = net.alloc() else {
                 self.starved.push(key);
@@ -124,7 +127,7 @@ impl HttpLoad {
                 break;
             };
             buf.truncate((length - sent).min(u64::from(u16::MAX)) as usize);
-            self.outgoing.fill(&message, sent, net.bytes_mut(&mut buf));
+            outgoing.fill(&message, sent, net.bytes_mut(&mut buf));
             sent += buf.len() as u64;
             if net.send(sock, buf) == Pressure::Full {
                 break;
@@ -184,9 +187,9 @@ impl HttpLoad {
 
     fn on_answer<N: Net>(&mut self, net: &mut N, key: Key, whole: Whole, surplus: bool) {
         self.count_answer(key);
-        self.record.statuses.add(whole.status);
+        self.count_status(key, whole.status);
         let keep_alive = self.config.load.keep_alive;
-        let length = self.outgoing.len();
+        let length = self.clients.get(key).map_or(0, |client| self.outgoing(client).len());
         let Some(client) = self.clients.get_mut(key) else { return };
         client.served = client.served.saturating_add(1);
         if surplus {
@@ -219,11 +222,21 @@ impl HttpLoad {
     fn count_answer(&mut self, key: Key) {
         let now_us = self.now_us();
         let Some(client) = self.clients.get(key) else { return };
-        self.record.latency.record(now_us.saturating_sub(client.intended_us));
+        let (post, us) = (client.post, now_us.saturating_sub(client.intended_us));
+        self.kind(post).answered += 1;
+        self.kind(post).latency.record(us);
         self.counters().answered.add(1);
         self.counters().in_flight.sub(1);
         self.wheel.cancel(key.slot);
         self.settle(key);
+    }
+
+    fn count_status(&mut self, key: Key, status: u16) {
+        let Some(post) = self.clients.get(key).map(|client| client.post) else { return };
+        self.kind(post).statuses.add(status);
+        if status >= 400 {
+            self.name_lost(key, status.to_string());
+        }
     }
 
     fn take_messages<N: Net>(&mut self, net: &mut N, key: Key, input: &mut [u8]) {
@@ -293,7 +306,7 @@ impl HttpLoad {
         match whole {
             Ok(Some(whole)) => {
                 self.count_answer(key);
-                self.record.statuses.add(whole.status);
+                self.count_status(key, whole.status);
                 self.part(net, key, Close::Orderly);
             }
             Ok(None) => self.fail(net, key, cause),
@@ -313,8 +326,10 @@ impl HttpLoad {
     fn count_failure(&mut self, key: Key, stage: Stage, cause: Cause) {
         let now_us = self.now_us();
         let Some(client) = self.clients.get(key) else { return };
-        self.record.latency.record(now_us.saturating_sub(client.intended_us));
-        self.record.failed.add((stage, cause));
+        let (post, us) = (client.post, now_us.saturating_sub(client.intended_us));
+        self.kind(post).latency.record(us);
+        self.kind(post).failed.add((stage, cause));
+        self.name_lost(key, cause.to_string());
         self.counters().failed.add(1);
         self.counters().in_flight.sub(1);
     }

@@ -52,6 +52,7 @@ impl HttpLoad {
             phase: Phase::Idle,
             after: After::Gone,
             ending: Release::Clean,
+            post: false,
             attached: false,
             settled: false,
             queued: false,
