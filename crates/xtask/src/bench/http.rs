@@ -5,6 +5,7 @@
 
 use super::results::{Grown, HoldSample, PacedSample, Protocol, Results, ReuseSample};
 use super::rounds::{self, Settings, absent};
+use super::slow::{self, SLOW};
 use super::subject::{Kind, Programs, Running, Size};
 use super::{Flags, report};
 use crate::workspace;
@@ -44,7 +45,7 @@ const QUICK_INTERVAL: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_secs(1);
 
 pub fn run(flags: &Flags) -> Result<()> {
-    let others = [LATENCY, IDLE, WS_IDLE, REUSE];
+    let others = [LATENCY, IDLE, WS_IDLE, REUSE, SLOW];
     let all: Vec<&str> = SCENARIOS.iter().map(|(name, _)| *name).chain(others).collect();
     let mut settings = Settings::from_flags(flags, &all)?;
     let mut results = rounds::begin(&mut settings, Protocol::Http)?;
@@ -68,12 +69,15 @@ pub fn run(flags: &Flags) -> Result<()> {
     if settings.wants(REUSE) {
         measure_reuses(&settings, &mut results, &folder);
     }
+    if settings.wants(SLOW) {
+        slow::measure(&settings, &mut results, &folder)?;
+    }
     report::save(&results)?;
     print!("{}", report::tables(&results));
     Ok(())
 }
 
-fn start_origin(more: &[&str]) -> Result<(Proc, SocketAddr)> {
+pub fn start_origin(more: &[&str]) -> Result<(Proc, SocketAddr)> {
     let address = Reserved::loopback()?.release();
     let mut command = Programs::tool();
     command.args(["origin", "--mode", "http", "--listen", &address.to_string()]).args(more);
@@ -88,14 +92,14 @@ fn start_origin(more: &[&str]) -> Result<(Proc, SocketAddr)> {
 }
 
 /// A load that prints its report as JSON.
-fn start_load(kind: &str, to: SocketAddr, arguments: &[&str]) -> Result<Proc> {
+pub fn start_load(kind: &str, to: SocketAddr, arguments: &[&str]) -> Result<Proc> {
     let mut command = Programs::tool();
     command.args(["load", kind, &to.to_string(), "--json"]).args(arguments);
     Proc::spawn(&mut command)
 }
 
 /// What a load has printed in the end. What it lost is in there, so its exit status does not matter.
-fn report_of(load: &mut Proc) -> Result<Value> {
+pub fn report_of(load: &mut Proc) -> Result<Value> {
     load.wait_exit(HOLD_DEADLINE)?;
     // The readers of its output may be a moment behind its end.
     load.wait_for("report", Duration::from_secs(20), |line| (line == "}").then_some(()))?;
@@ -105,7 +109,7 @@ fn report_of(load: &mut Proc) -> Result<Value> {
     serde_json::from_str(&text).with_context(|| text)
 }
 
-fn number(report: &Value, path: &str) -> u64 {
+pub fn number(report: &Value, path: &str) -> u64 {
     report.pointer(path).and_then(Value::as_u64).unwrap_or(0)
 }
 

@@ -16,6 +16,7 @@ mod origin;
 mod report;
 mod results;
 mod rounds;
+mod slow;
 mod subject;
 mod tcp;
 
