@@ -450,6 +450,20 @@ pub struct DriveArgs {
     pub json: bool,
 }
 
+/// What is done with connections that are held.
+#[derive(Args, Clone)]
+pub struct HeldArgs {
+    /// While holding, verify this many random connections per second again
+    #[arg(long, value_name = "R", default_value_t = 0)]
+    pub verify: u32,
+    /// Once all are up, verify each of them again before the time of holding begins
+    #[arg(long)]
+    pub verify_all: bool,
+    /// Print the counters as a line of JSON on standard error this often
+    #[arg(long, value_name = "D")]
+    pub progress: Option<String>,
+}
+
 #[derive(Args)]
 pub struct HttpLoadArgs {
     #[command(flatten)]
@@ -487,8 +501,13 @@ pub struct WsLoadArgs {
     #[arg(long, value_name = "BYTES", default_value = "32")]
     pub message: String,
     /// Send the next message as soon as the one before is back
-    #[arg(long, conflicts_with_all = ["rate", "interval"])]
+    #[arg(long, conflicts_with_all = ["rate", "interval", "verify", "verify_all"])]
     pub busy: bool,
+    #[command(flatten)]
+    pub held: HeldArgs,
+    /// Connections under way at a time, in all; more keep a busy machine busier and wait longer
+    #[arg(long, value_name = "N")]
+    pub pending: Option<String>,
 }
 
 #[derive(Clone, Copy, ValueEnum, PartialEq, Eq, Debug)]
@@ -523,15 +542,20 @@ pub struct LoadArgs {
     /// Source addresses: ip, ip-ip or prefix/len; may be repeated
     #[arg(long, value_name = "SET")]
     pub source: Vec<String>,
-    /// While holding, verify this many random connections per second again
-    #[arg(long, value_name = "R", default_value_t = 0)]
-    pub verify: u32,
+    #[command(flatten)]
+    pub held: HeldArgs,
     /// Instead of holding: send messages of this many bytes over every connection and await each echo
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", conflicts_with = "verify_all")]
     pub message: Option<u32>,
+    /// Close by reset, which leaves no port in TIME_WAIT behind
+    #[arg(long)]
+    pub reset: bool,
     /// Give up connections that are not verified after this
     #[arg(long, value_name = "D", default_value = "30s")]
     pub timeout: String,
+    /// Connections under way at a time, in all; more keep a busy machine busier and wait longer
+    #[arg(long, value_name = "N")]
+    pub pending: Option<String>,
     #[arg(long, value_name = "ENGINE", default_value = "auto")]
     pub engine: EngineArg,
     /// Print the report as JSON
@@ -541,7 +565,7 @@ pub struct LoadArgs {
 
 #[derive(Args)]
 pub struct DemoArgs {
-    /// Connections to hold through the proxy
+    /// Connections to hold through the proxy; each is four sockets on this machine, of up to 4.6 KB
     #[arg(long, value_name = "N", default_value = "70_000")]
     pub connections: String,
     /// How long to hold them once all are up

@@ -1,40 +1,46 @@
 //! `fourfold load`: opens connections, holds or drives them, reports.
 
 mod http;
+pub mod stages;
 
 use crate::args::{LoadArgs, LoadCommand};
 use crate::origin::{count, engine};
 use anyhow::Context;
 use fourfold_config::{SourceSet, parse_duration_ms};
 use fourfold_load::tcp::{self, LoadConfig, Report, RunningLoad, Work};
+use stages::{Counts, Order, Stages};
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// How long closing may take once the load has been told to stop.
-pub const CLOSING: Duration = Duration::from_secs(60);
+/// How long closing may take once the load has been told to stop: a minute, and a second for so many connections.
+pub fn closing(connections: u64) -> Duration {
+    Duration::from_secs(60 + connections / 5_000)
+}
+
 const TICK: Duration = Duration::from_millis(100);
 
 pub fn run(command: &LoadCommand) -> anyhow::Result<ExitCode> {
     match command {
         LoadCommand::Tcp(args) => run_tcp(args),
-        LoadCommand::Http(args) => http::run(&http::requests(args)?, args.drive.json),
-        LoadCommand::Ws(args) => http::run(&http::websockets(args)?, args.drive.json),
+        LoadCommand::Http(args) => http::run(&http::requests(args)?, None, args.drive.json),
+        LoadCommand::Ws(args) => http::run_websockets(args),
     }
 }
 
 fn run_tcp(args: &LoadArgs) -> anyhow::Result<ExitCode> {
     let config = config(args)?;
     let hold = duration(&args.duration).context("--duration")?;
+    let stages = Stages::new(&args.held, hold, Instant::now())?;
     let mut running = tcp::start(&config)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("starting the control runtime")?;
-    runtime.block_on(watch(&running, hold))?;
+    runtime.block_on(watch(&running, stages))?;
     running.stop();
-    let report = running.wait(CLOSING)?;
+    let report = running.wait(closing(config.connections))?;
     match args.json {
         true => println!("{}", serde_json::to_string_pretty(&report)?),
         false => print(&report),
@@ -50,10 +56,14 @@ fn config(args: &LoadArgs) -> anyhow::Result<LoadConfig> {
     }
     let timeout = duration(&args.timeout).context("--timeout")?;
     config.rate = args.rate.map(f64::from);
+    if let Some(pending) = &args.pending {
+        config.pending = count(pending)?.try_into().context("--pending")?;
+    }
     config.work = match args.message {
         Some(bytes) => Work::Requests { bytes, rate: None },
-        None => Work::Hold { verify_rate: f64::from(args.verify) },
+        None => Work::Hold { verify_rate: 0.0 },
     };
+    config.reset = args.reset;
     (config.connect_timeout, config.echo_timeout) = (timeout, timeout);
     config.engine = engine(args.engine);
     Ok(config)
@@ -63,12 +73,11 @@ pub fn duration(text: &str) -> anyhow::Result<Duration> {
     parse_duration_ms(text).map(Duration::from_millis).map_err(|error| anyhow::anyhow!("{error}"))
 }
 
-/// Until every connection is up or has failed, and then for `hold`; or until a signal.
-async fn watch(running: &RunningLoad, hold: Duration) -> anyhow::Result<()> {
+/// Until every connection is up or has failed, and then for as long as they are to be held; or until a signal.
+async fn watch(running: &RunningLoad, mut stages: Stages) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut tick = tokio::time::interval(TICK);
     let live = std::io::stderr().is_terminal();
-    let mut up_since = None;
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
@@ -82,11 +91,14 @@ async fn watch(running: &RunningLoad, hold: Duration) -> anyhow::Result<()> {
                 now.held, now.wanted, now.pending, now.failed, now.lost, now.elapsed_s
             );
         }
-        if up_since.is_none() && now.verified + now.failed >= now.wanted {
-            up_since = Some(Instant::now());
-        }
-        if up_since.is_some_and(|since| since.elapsed() >= hold) {
-            break;
+        stages.print_progress(&now, Instant::now())?;
+        let settled = now.verified + now.failed;
+        let counts = Counts { wanted: now.wanted, settled, held: now.held, checked: now.checked };
+        match stages.advance(counts, Instant::now()) {
+            Some(Order::CheckEach) => running.check_each(),
+            Some(Order::VerifyAt(rate)) => running.verify_at(rate),
+            Some(Order::End) => break,
+            None => {}
         }
     }
     if live {
@@ -99,6 +111,9 @@ fn print(report: &Report) {
     let Report { wanted, opened, verified, held, failed_total, lost, wrong_bytes, .. } = report;
     println!("{} on {} with {} shards", report.target, report.engine, report.shards);
     println!("connections  wanted {wanted}  opened {opened}  verified {verified}  held {held}");
+    if report.checked > 0 {
+        println!("             each verified again once all were up: {} of {held}", report.checked);
+    }
     println!("opening      {:.1} s, {:.0} per second", report.opening_s, report.rate_per_s);
     println!("failures     failed {failed_total}  lost {lost}  wrong bytes {wrong_bytes}");
     for (reason, n) in report.failed.iter().chain(&report.lost_by).filter(|(_, n)| **n > 0) {

@@ -94,6 +94,7 @@ pub fn bind(listen: &AdminListen, name: &str) -> Result<Option<Bound>, PlaceErro
         AdminListen::Unix(path) => bind_unix(Path::new(path)).map(Some),
         AdminListen::Default => {
             let folder = own_folder()?;
+            sweep(&folder)?;
             let name = file_name(name);
             match bind_unix(&folder.join(format!("{name}.sock"))) {
                 Err(error)
@@ -188,6 +189,19 @@ fn trusted(folder: &Path, uid: u32) -> Result<(), PlaceError> {
     }
 }
 
+/// Removes what killed instances left behind: under its name a socket is there only while somebody listens, or after a kill.
+fn sweep(folder: &Path) -> Result<(), PlaceError> {
+    let what = || format!("the folder {}", folder.display());
+    let lock = File::open(folder).map_err(|error| failed(what(), error))?;
+    lock.lock().map_err(|error| failed(what(), error))?;
+    for path in sockets_in(folder) {
+        if UnixStream::connect(&path).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused) {
+            let _ = fs::remove_file(&path);
+        }
+    }
+    Ok(())
+}
+
 fn bind_unix(path: &Path) -> Result<Bound, PlaceError> {
     let what = || format!("the socket {}", path.display());
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -274,15 +288,18 @@ pub fn find() -> Found {
 }
 
 fn find_in(folder: &Path, found: &mut Found) {
-    let Ok(entries) = fs::read_dir(folder) else { return };
-    let sockets = entries.flatten().map(|entry| entry.path());
-    for path in sockets.filter(|path| path.extension().is_some_and(|ext| ext == "sock")).take(INSTANCES_MAX) {
+    for path in sockets_in(folder).take(INSTANCES_MAX) {
         match UnixStream::connect(&path) {
             Ok(_) => found.running.push(path),
             Err(error) if error.kind() == ErrorKind::PermissionDenied => found.forbidden.push(path),
             Err(_) => {}
         }
     }
+}
+
+fn sockets_in(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let paths = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    paths.filter(|path| path.extension().is_some_and(|ext| ext == "sock"))
 }
 
 #[cfg(test)]
@@ -333,6 +350,22 @@ mod tests {
         assert!(UnixStream::connect(&path).is_ok());
         drop(bound);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn sockets_of_killed_instances_do_not_pile_up() {
+        let folder = Folder::new();
+        for n in 0..5 {
+            drop(UnixListener::bind(folder.at(&format!("dead-{n}.sock"))).unwrap());
+        }
+        fs::write(folder.at("notes.txt"), "data").unwrap();
+        let live = bind_unix(&folder.at("live.sock")).unwrap();
+        sweep(&folder.0).unwrap();
+        let mut left: Vec<_> =
+            fs::read_dir(&folder.0).unwrap().flatten().map(|one| one.file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["live.sock", "notes.txt"]);
+        drop(live);
     }
 
     #[test]

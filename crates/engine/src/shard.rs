@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Engine {
@@ -241,6 +242,22 @@ impl fmt::Display for SpawnError {
 
 impl std::error::Error for SpawnError {}
 
+/// How long an address may still be in use: the kernel takes the rings of a program that was killed apart after the program is
+/// gone (`io_ring_exit_work()`), and until then its listeners stay.
+const LISTEN_PATIENCE: Duration = Duration::from_secs(2);
+const LISTEN_RETRY: Duration = Duration::from_millis(20);
+
+fn await_address(address: &SocketAddr) -> Result<(), SpawnError> {
+    let began = Instant::now();
+    loop {
+        match socket::listen_probe(address) {
+            Err((_, Errno::EADDRINUSE)) if began.elapsed() < LISTEN_PATIENCE => thread::sleep(LISTEN_RETRY),
+            Err((step, errno)) => return Err(SpawnError::Listen { address: *address, step, errno }),
+            Ok(()) => return Ok(()),
+        }
+    }
+}
+
 /// Starts all shards or none. Listeners of all shards are open before the first connection is accepted.
 pub fn spawn<A, M>(
     plan: &ShardPlan,
@@ -251,10 +268,7 @@ where
     A: App<EpollNet, Mail = M> + App<UringNet, Mail = M> + Send + 'static,
     M: Send + 'static,
 {
-    for Listen { address, .. } in listen {
-        let failed = |(step, errno)| SpawnError::Listen { address: *address, step, errno };
-        socket::listen_probe(address).map_err(failed)?;
-    }
+    listen.iter().try_for_each(|listen| await_address(&listen.address))?;
     let mut sets = Vec::with_capacity(plan.shards);
     for _ in 0..plan.shards {
         let open = |Listen { address, backlog, .. }: &Listen| {

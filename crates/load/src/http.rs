@@ -18,6 +18,7 @@ pub use measure::{Cause, HttpCounters, HttpReport, HttpSnapshot, Loss, MethodRep
 
 use crate::StartError;
 use crate::machine::{WaitError, plan};
+use crate::tcp::share;
 use crate::tuples::{self, Wanted};
 use app::ShardConfig;
 use fourfold_engine::{Demand, Engine, Shard, ShardPlan, spawn};
@@ -29,8 +30,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-/// Connections per shard that may be under way unless the user says otherwise.
-pub const PENDING_PER_SHARD: u32 = 256;
+/// Connections that may be under way unless the user says otherwise.
+pub const PENDING: u32 = 512;
 /// The longest body or message that is made.
 pub const BODY_BYTES_MAX: u64 = 4 << 30;
 /// The field that carries a request's id.
@@ -101,7 +102,9 @@ pub struct HttpConfig {
     pub span: Option<PortSpan>,
     /// How tuples are pinned; `None`: the kernel chooses ports, with the cost that has.
     pub mode: Option<Mode>,
-    pub pending_per_shard: u32,
+    /// Connections under way at a time, in all, those that are to be held until they are proven; each shard has its part, and
+    /// one at least.
+    pub pending: u32,
     pub connect_timeout: Duration,
     pub timeout: Duration,
     /// `None`: the best that works here.
@@ -137,7 +140,7 @@ impl HttpConfig {
             span: None,
             // IP_LOCAL_PORT_RANGE came with Linux 6.3.
             mode: (machine::kernel() >= (6, 3)).then_some(Mode::Late),
-            pending_per_shard: PENDING_PER_SHARD,
+            pending: PENDING,
             connect_timeout: Duration::from_secs(10),
             timeout: Duration::from_secs(30),
             engine: None,
@@ -163,6 +166,10 @@ impl HttpConfig {
 /// What other threads may tell a shard.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HttpMail {
+    /// A message over every held connection.
+    CheckEach,
+    /// From now on messages over so many random ones per second, over all shards.
+    VerifyAt(u32),
     /// Start nothing more, wait a while for what is under way, close.
     Stop,
 }
@@ -201,6 +208,7 @@ pub fn start(config: &HttpConfig) -> Result<RunningHttpLoad, StartError> {
             index,
             shards: plan.shards,
             slots: plan.connect_slots as usize,
+            pending_max: share(u64::from(config.pending), index, plan.shards).max(1) as u32,
             slice: space.as_ref().map(|space| space.slice(index)),
             counters: counters.get(index).map(Arc::clone).unwrap_or_default(),
             everyone: counters.clone(),
@@ -217,7 +225,7 @@ fn check(config: &HttpConfig) -> Result<(), StartError> {
     if config.connections == 0 || config.connections > u64::from(u32::MAX) {
         return refuse("a load has from 1 to 4294967295 connections");
     }
-    if config.pending_per_shard == 0 {
+    if config.pending == 0 {
         return refuse("no connection can be made when none may be pending");
     }
     if !plain(&config.path) || !config.path.starts_with('/') {
@@ -261,10 +269,25 @@ impl RunningHttpLoad {
         }
     }
 
+    /// Sends a message, or a request, over every connection that is held now; [`HttpSnapshot::checked`] counts those that were
+    /// answered. For loads that hold.
+    pub fn check_each(&self) {
+        self.tell(HttpMail::CheckEach);
+    }
+
+    /// Does so over random ones, so many per second from now on.
+    pub fn verify_at(&self, per_second: u32) {
+        self.tell(HttpMail::VerifyAt(per_second));
+    }
+
     /// Begins to end; [`Self::wait`] tells when that is done.
     pub fn stop(&self) {
+        self.tell(HttpMail::Stop);
+    }
+
+    fn tell(&self, mail: HttpMail) {
         for shard in &self.shards {
-            let _ = shard.sender.send(HttpMail::Stop);
+            let _ = shard.sender.send(mail);
         }
     }
 

@@ -28,9 +28,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-/// Connections per shard that may be under way (being made, or their token not back) unless the user says otherwise:
-/// few enough to stay within the target's backlog, enough to keep it busy.
-pub const PENDING_PER_SHARD: u32 = 256;
+/// Connections that may be under way (being made, or their token not back) unless the user says otherwise: few enough to stay
+/// within the target's backlog and to be served soon, enough to keep it busy.
+pub const PENDING: u32 = 512;
 /// The longest message in [`Work::Requests`].
 pub const MESSAGE_BYTES_MAX: u32 = 16 << 20;
 /// What is done with a connection once it is verified.
@@ -58,8 +58,8 @@ pub struct LoadConfig {
     pub mode: Option<Mode>,
     /// Connections started per second; `None`: as fast as they go.
     pub rate: Option<f64>,
-    /// Connections under way at a time, per shard.
-    pub pending_per_shard: u32,
+    /// Connections under way at a time, in all; each shard has its part, and one at least.
+    pub pending: u32,
     pub connect_timeout: Duration,
     /// For the first token and for re-verifications; requests may take as long as they want.
     pub echo_timeout: Duration,
@@ -87,7 +87,7 @@ impl LoadConfig {
             // IP_LOCAL_PORT_RANGE came with Linux 6.3.
             mode: (machine::kernel() >= (6, 3)).then_some(Mode::Late),
             rate: None,
-            pending_per_shard: PENDING_PER_SHARD,
+            pending: PENDING,
             connect_timeout: Duration::from_secs(10),
             echo_timeout: Duration::from_secs(30),
             duration: None,
@@ -131,6 +131,7 @@ pub fn start(config: &LoadConfig) -> Result<RunningLoad, StartError> {
             index,
             shards: plan.shards,
             slots: plan.connect_slots as usize,
+            pending_max: share(u64::from(config.pending), index, plan.shards).max(1) as u32,
             slice: space.as_ref().map(|space| space.slice(index)),
             counters: counters.get(index).map(Arc::clone).unwrap_or_default(),
             end: Some(end.clone()),
@@ -155,7 +156,7 @@ fn check(config: &LoadConfig) -> Result<(), StartError> {
     if config.connections == 0 || config.connections > u64::from(u32::MAX) {
         return refuse("a load has from 1 to 4294967295 connections");
     }
-    if config.pending_per_shard == 0 {
+    if config.pending == 0 {
         return refuse("no connection can be made when none may be pending");
     }
     if config.rate.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
@@ -217,10 +218,24 @@ impl RunningLoad {
         }
     }
 
+    /// Sends a message over every connection that is held now; [`Snapshot::checked`] counts those that came back.
+    pub fn check_each(&self) {
+        self.tell(LoadMail::CheckEach);
+    }
+
+    /// Verifies random connections again, so many per second from now on.
+    pub fn verify_at(&self, per_second: u32) {
+        self.tell(LoadMail::VerifyAt(per_second));
+    }
+
     /// Begins to close everything; [`Self::wait`] tells when that is done.
     pub fn stop(&self) {
+        self.tell(LoadMail::Stop);
+    }
+
+    fn tell(&self, mail: LoadMail) {
         for shard in &self.shards {
-            let _ = shard.sender.send(LoadMail::Stop);
+            let _ = shard.sender.send(mail);
         }
     }
 

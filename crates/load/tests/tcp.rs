@@ -69,6 +69,31 @@ fn two_thousand_are_held_verified_again_and_closed() {
 }
 
 #[test]
+fn each_is_verified_once_more_on_demand_and_random_ones_at_the_rate_that_is_set() {
+    for engine in ENGINES {
+        // A network for each round: the last one's TIME_WAIT stays behind.
+        let _alone = Alone::new();
+        let origin = origin(engine, Behaviour::Echo, 2_000);
+        let few = LoadConfig { pending: 8, ..config_of(engine, &origin, 2_000) };
+        let mut load = tcp::start(&few).unwrap();
+        let up = until(&load, "all held", |s| s.held == 2_000);
+        assert_eq!((up.checked, up.rounds), (0, 0));
+        assert!(up.verify_us >= up.connect_us && up.connect_us > 0, "{up:?}");
+        load.check_each();
+        let checked = until(&load, "each verified again", |s| s.checked == 2_000);
+        assert_eq!(checked.rounds, 2_000, "one message each");
+        load.verify_at(500);
+        until(&load, "random ones verified", |s| s.rounds >= 2_100);
+        load.release(300);
+        until(&load, "released ones no longer count", |s| s.held == 1_700 && s.checked == 1_700);
+        load.stop();
+        let report = load.wait(PATIENCE).unwrap();
+        assert_eq!((report.held, report.checked, report.lost), (1_700, 1_700, 0), "{report:#?}");
+        origin.stop().unwrap();
+    }
+}
+
+#[test]
 fn twenty_thousand_from_two_sources() {
     for engine in ENGINES {
         // A network for each round: the last one's TIME_WAIT stays behind.
@@ -130,7 +155,7 @@ fn connections_that_are_due_but_not_started_count_from_the_schedule() {
         // Four may be pending and none ever completes: the rest of the schedule is late, and ages.
         let stuck = LoadConfig {
             rate: Some(1000.0),
-            pending_per_shard: 2,
+            pending: 4,
             shards: Some(2),
             duration: Some(Duration::from_millis(600)),
             ..config_of(engine, &sink, 400)

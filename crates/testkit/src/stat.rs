@@ -83,6 +83,77 @@ pub fn process_cpu_ns(pid: u32) -> Result<u64> {
     Ok(sum)
 }
 
+/// CPU time of a process in seconds, threads that have ended included, as coarse as ticks: one read however many threads.
+pub fn process_cpu_seconds(pid: u32) -> Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("process {pid}"))?;
+    // The name in parentheses may itself contain spaces and parentheses; user and system time are fields 14 and 15.
+    let (_, rest) = stat.rsplit_once(") ").context("/proc/pid/stat")?;
+    let ticks = rest.split(' ').skip(11).take(2).map(str::parse::<u64>);
+    Ok(ticks.sum::<Result<u64, _>>()? as f64 / ticks_per_second())
+}
+
+/// What a process has in memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ProcessMemory {
+    pub resident: u64,
+    /// A page that several processes share counts in part.
+    pub proportional: u64,
+    /// Pages of its own.
+    pub private: u64,
+}
+
+pub fn process_memory(pid: u32) -> Result<ProcessMemory> {
+    let text =
+        fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).with_context(|| format!("process {pid}"))?;
+    let get = |key: &str| kilobytes(&text, key).with_context(|| format!("no {key} for {pid}"));
+    Ok(ProcessMemory {
+        resident: get("Rss:")?,
+        proportional: get("Pss:")?,
+        private: get("Private_Clean:")? + get("Private_Dirty:")?,
+    })
+}
+
+/// `/proc/meminfo`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MachineMemory {
+    pub total: u64,
+    pub free: u64,
+    pub available: u64,
+    /// Buffers and cached files, which make room for others, without memory that is shared.
+    pub cache: u64,
+    pub slab: u64,
+    pub kernel_stack: u64,
+    pub page_tables: u64,
+}
+
+impl MachineMemory {
+    /// What cannot be had by dropping cached files. `MemAvailable` also counts on half of the slabs that the kernel calls
+    /// reclaimable, and the inodes of open sockets are among them, which nothing reclaims.
+    pub fn used(&self) -> u64 {
+        self.total - self.free - self.cache
+    }
+}
+
+pub fn machine_memory() -> Result<MachineMemory> {
+    let text = fs::read_to_string("/proc/meminfo")?;
+    let get = |key: &str| kilobytes(&text, key).with_context(|| format!("no {key} in /proc/meminfo"));
+    Ok(MachineMemory {
+        total: get("MemTotal:")?,
+        free: get("MemFree:")?,
+        available: get("MemAvailable:")?,
+        cache: (get("Buffers:")? + get("Cached:")?).saturating_sub(get("Shmem:")?),
+        slab: get("Slab:")?,
+        kernel_stack: get("KernelStack:")?,
+        page_tables: get("PageTables:")?,
+    })
+}
+
+/// A line `key  123 kB`, in bytes.
+fn kilobytes(text: &str, key: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    Some(line.trim().trim_end_matches(" kB").parse::<u64>().ok()? * 1024)
+}
+
 /// The process and everything below it.
 pub fn process_tree(pid: u32) -> Result<Vec<u32>> {
     let mut parents: Vec<(u32, u32)> = Vec::new();
@@ -120,12 +191,7 @@ pub fn rss_anon_bytes(pid: u32) -> Result<u64> {
 
 fn status_bytes(pid: u32, key: &str) -> Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).with_context(|| format!("process {pid}"))?;
-    let line = text
-        .lines()
-        .find_map(|line| line.strip_prefix(key))
-        .with_context(|| format!("no {key} for {pid}"))?;
-    let kib: u64 = line.trim().trim_end_matches(" kB").parse().with_context(|| format!("{key}{line}"))?;
-    Ok(kib * 1024)
+    kilobytes(&text, key).with_context(|| format!("no {key} for {pid}"))
 }
 
 /// Open descriptors of a process. A thread may have a table of its own (`unshare(CLONE_FILES)`): every table is counted once.
@@ -242,6 +308,8 @@ pub struct SockStat {
     pub tcp_in_use: u64,
     pub tcp_time_wait: u64,
     pub tcp_orphan: u64,
+    /// Pages that TCP has for what is queued.
+    pub tcp_pages: u64,
 }
 
 pub fn sock_stat() -> Result<SockStat> {
@@ -253,7 +321,12 @@ pub fn sock_stat() -> Result<SockStat> {
     let fields: HashMap<&str, u64> =
         words.chunks_exact(2).filter_map(|pair| Some((pair[0], pair[1].parse().ok()?))).collect();
     let get = |key: &str| fields.get(key).copied().unwrap_or(0);
-    Ok(SockStat { tcp_in_use: get("inuse"), tcp_time_wait: get("tw"), tcp_orphan: get("orphan") })
+    Ok(SockStat {
+        tcp_in_use: get("inuse"),
+        tcp_time_wait: get("tw"),
+        tcp_orphan: get("orphan"),
+        tcp_pages: get("mem"),
+    })
 }
 
 #[cfg(test)]
@@ -308,6 +381,12 @@ mod tests {
         let me = std::process::id();
         assert!(rss_bytes(me).unwrap() >= rss_anon_bytes(me).unwrap());
         assert!(process_cpu_ns(me).unwrap() > 0);
+        let memory = process_memory(me).unwrap();
+        assert!(memory.private > 0 && memory.private <= memory.resident, "{memory:?}");
+        let machine = machine_memory().unwrap();
+        assert!((memory.private..machine.total).contains(&machine.used()), "{machine:?}");
+        let ticks = process_cpu_seconds(me).unwrap();
+        assert!((ticks - process_cpu_ns(me).unwrap() as f64 / 1e9).abs() < 1.0, "{ticks}");
         assert!(process_tree(me).unwrap().contains(&me));
         let (before, after) = (cpu_ticks().unwrap(), cpu_ticks().unwrap());
         assert!((after - before).busy() <= after.busy());

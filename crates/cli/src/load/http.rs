@@ -1,6 +1,7 @@
 //! `fourfold load http` and `fourfold load ws`.
 
-use super::{CLOSING, TICK, duration};
+use super::stages::{Counts, Order, Stages};
+use super::{TICK, closing, duration};
 use crate::args::{DriveArgs, HttpLoadArgs, OnOff, VerifyArg, WsLoadArgs};
 use crate::origin::{count, engine};
 use anyhow::{Context, bail};
@@ -11,7 +12,7 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
 const DURATION: Duration = Duration::from_secs(5);
@@ -49,7 +50,22 @@ pub fn websockets(args: &WsLoadArgs) -> anyhow::Result<HttpConfig> {
     let bytes = count(&args.message).context("--message")?;
     let pace = if args.busy { Pace::Closed } else { Pace::Hold };
     let config = drive(HttpConfig { host, path, ..default }, &args.drive, pace)?;
-    Ok(HttpConfig { body_bytes: bytes, expect_bytes: Some(bytes), ..config })
+    let pending = args.pending.as_deref().map(count).transpose().context("--pending")?;
+    let pending = pending.map_or(Ok(config.pending), u32::try_from).context("--pending")?;
+    Ok(HttpConfig { body_bytes: bytes, expect_bytes: Some(bytes), pending, ..config })
+}
+
+/// Held ones are watched from here: the time of holding begins when all are up and, where that is asked, verified again.
+pub fn run_websockets(args: &WsLoadArgs) -> anyhow::Result<ExitCode> {
+    let mut config = websockets(args)?;
+    let holds = config.pace == Pace::Hold && config.requests.is_none();
+    if !holds && (args.held.verify > 0 || args.held.verify_all) {
+        bail!("--verify and --verify-all are for WebSockets that are held");
+    }
+    let hold = if holds { config.duration.take() } else { None };
+    // Without a time to hold, the load ends by itself, and only its progress is printed.
+    let stages = Stages::new(&args.held, hold.unwrap_or(Duration::MAX), Instant::now())?;
+    run(&config, Some(stages), args.drive.json)
 }
 
 /// What both have in common; `pace` unless the user sets one.
@@ -104,13 +120,13 @@ fn parse_field(text: &str) -> anyhow::Result<(String, String)> {
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
-pub fn run(config: &HttpConfig, json: bool) -> anyhow::Result<ExitCode> {
+pub fn run(config: &HttpConfig, stages: Option<Stages>, json: bool) -> anyhow::Result<ExitCode> {
     let mut running = http::start(config)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("starting the control runtime")?;
-    let report = runtime.block_on(watch(&mut running))?;
+    let report = runtime.block_on(watch(&mut running, stages))?;
     match json {
         true => println!("{}", serde_json::to_string_pretty(&report)?),
         false => print(&report),
@@ -119,7 +135,7 @@ pub fn run(config: &HttpConfig, json: bool) -> anyhow::Result<ExitCode> {
 }
 
 /// Until it ends by itself, or by a signal.
-async fn watch(running: &mut RunningHttpLoad) -> anyhow::Result<HttpReport> {
+async fn watch(running: &mut RunningHttpLoad, mut stages: Option<Stages>) -> anyhow::Result<HttpReport> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut asked = signal(SignalKind::user_defined1())?;
     let mut tick = tokio::time::interval(TICK);
@@ -133,6 +149,11 @@ async fn watch(running: &mut RunningHttpLoad) -> anyhow::Result<HttpReport> {
             _ = tick.tick() => {}
         }
         up = up || say_up(running, live);
+        if let Some(stages) = &mut stages
+            && !go_on(running, stages)?
+        {
+            break stop(running)?;
+        }
         match running.wait(Duration::ZERO) {
             Ok(report) => break report,
             Err(WaitError::StillRunning) if live => print_live(running),
@@ -144,6 +165,20 @@ async fn watch(running: &mut RunningHttpLoad) -> anyhow::Result<HttpReport> {
         eprintln!();
     }
     Ok(report)
+}
+
+/// `false`: held for long enough.
+fn go_on(running: &RunningHttpLoad, stages: &mut Stages) -> anyhow::Result<bool> {
+    let now = running.snapshot();
+    stages.print_progress(&now, Instant::now())?;
+    let counts = Counts { wanted: now.wanted, settled: now.settled, held: now.held, checked: now.checked };
+    match stages.advance(counts, Instant::now()) {
+        Some(Order::CheckEach) => running.check_each(),
+        Some(Order::VerifyAt(rate)) => running.verify_at(rate),
+        Some(Order::End) => return Ok(false),
+        None => {}
+    }
+    Ok(true)
 }
 
 /// Says once, for a program that waits for it, that every connection is there or has failed.
@@ -158,7 +193,7 @@ fn say_up(running: &RunningHttpLoad, live: bool) -> bool {
 
 fn stop(running: &mut RunningHttpLoad) -> Result<HttpReport, WaitError> {
     running.stop();
-    running.wait(CLOSING)
+    running.wait(closing(running.snapshot().held))
 }
 
 fn print_live(running: &RunningHttpLoad) {

@@ -182,18 +182,20 @@ fn servers_listeners_and_limits_are_shown_as_they_are() {
     let listeners = asked.json(&["listeners"]);
     assert_eq!(number(&listeners["listeners"][0]["connections"]), 60);
     let limits = asked.json(&["limits"]);
-    let first = &limits["limits"][0];
+    // The machine's own limits may be fuller.
+    let limits = limits["limits"].as_array().unwrap();
+    let first = limits.iter().find(|limit| limit["name"] == "max_connections").unwrap();
     assert_eq!(
         (&first["name"], number(&first["used"]), number(&first["max"])),
         (&"max_connections".into(), 60, 100)
     );
     assert_eq!(first["state"], "half");
-    // The kernel's queues are known from the first look on.
+    // The kernel's queues are those of the last look: clients may have been in them, and are not any more at the next.
     let bind = eventually("the listener's queue", || {
         let bind = asked.json(&["listeners"])["listeners"][0]["binds"][0].clone();
-        (number(&bind["sockets"]) > 0).then_some(bind)
+        (number(&bind["sockets"]) > 0 && number(&bind["queued"]) == 0).then_some(bind)
     });
-    assert_eq!((number(&bind["backlog"]), number(&bind["queued"])), (77, 0));
+    assert_eq!(number(&bind["backlog"]), 77);
     for what in ["instance", "listeners", "pools", "tuples", "connections", "limits", "counters", "events"] {
         let shown = asked.show(&[what]);
         assert_eq!((shown.code(), shown.stderr.as_str()), (Some(0), ""), "{what}");

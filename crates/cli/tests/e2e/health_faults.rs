@@ -31,15 +31,22 @@ impl Server {
     pub fn start_with(mut command: Command, address: SocketAddr, more: &[&str]) -> Self {
         command.args(["origin", "--mode", "http", "--listen", &address.to_string()]).args(more);
         die_with_parent(&mut command);
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut said = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
-        said.read_line(&mut line).unwrap();
-        assert!(line.contains("listening on"), "{line}");
-        // It may have more to say.
-        std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
-        Self { child, address }
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        // The kernel tears the rings of a killed program down when it finds the time, and its listeners with them.
+        eventually("the origin listens", || {
+            let mut child = command.spawn().unwrap();
+            let mut said = BufReader::new(child.stderr.take().unwrap());
+            let mut line = String::new();
+            said.read_line(&mut line).unwrap();
+            if line.contains("another program does") {
+                child.wait().unwrap();
+                return None;
+            }
+            assert!(line.contains("listening on"), "{line}");
+            // It may have more to say.
+            std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
+            Some(Self { child, address })
+        })
     }
 
     pub fn id(&self) -> u32 {

@@ -25,6 +25,7 @@ on_both_engines!(
     a_connection_that_was_closed_meanwhile,
     held_connections_that_end_are_lost,
     websockets_are_proven_held_and_counted_when_lost,
+    websockets_are_verified_once_more_when_all_are_up,
     websockets_send_in_turn,
 );
 
@@ -343,6 +344,19 @@ fn websockets_are_proven_held_and_counted_when_lost(engine: Engine) {
     });
     assert_eq!((number(&counters, "answered"), number(&counters, "failed")), (300, 0), "{counters}");
     assert_eq!(load.end(), Some(1));
+}
+
+fn websockets_are_verified_once_more_when_all_are_up(engine: Engine) {
+    let _lab = Lab::new();
+    let origin = HttpOrigin::start(engine, &[]);
+    let more = ["--connections", "300", "--duration", "300ms", "--verify-all", "--verify", "1000"];
+    let (report, finished) = run("ws", origin.address, engine, &more);
+    assert_clean(&report, &finished);
+    assert_eq!((number(&report, "held"), number(&report, "checked")), (300, 300));
+    // A first message, another one, and random ones.
+    assert!(number(&report, "answered") > 600, "{report:#}");
+    assert_eq!(origin.count("frames"), number(&report, "answered"));
+    origin.program.stop();
 }
 
 fn websockets_send_in_turn(engine: Engine) {

@@ -8,6 +8,7 @@
 //! ```
 //! A client outlives its connections. Where every request has a connection of its own, an idle client has none.
 
+mod check;
 mod close;
 mod exchange;
 mod open;
@@ -19,6 +20,7 @@ use crate::message::Message;
 use crate::pace::Pace as Schedule;
 use crate::tcp::share;
 use fourfold_base::Millis;
+use fourfold_base::prng::Prng;
 use fourfold_base::slab::{Key, Slab};
 use fourfold_base::wheel::Wheel;
 use fourfold_engine::{App, Close, Event, Handler, Net, Sock};
@@ -64,6 +66,14 @@ enum After {
     Free,
 }
 
+/// How far a connection is in [`HttpMail::CheckEach`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Check {
+    Due,
+    UnderWay,
+    Done,
+}
+
 struct Client {
     sock: Sock,
     lease: Option<Lease>,
@@ -81,6 +91,7 @@ struct Client {
     attempts: u16,
     phase: Phase,
     after: After,
+    check: Check,
     /// How the tuple comes back.
     ending: Release,
     /// The present request is one of the POSTs among others.
@@ -97,6 +108,8 @@ pub(crate) struct ShardConfig {
     pub index: usize,
     pub shards: usize,
     pub slots: usize,
+    /// Connections under way at a time.
+    pub pending_max: u32,
     pub slice: Option<Slice>,
     pub counters: Arc<HttpCounters>,
     /// Of every shard, this one included: the schedule begins for all at once.
@@ -130,6 +143,12 @@ pub struct HttpLoad {
     has_begun: bool,
     /// Requests started by the schedule.
     begun: u64,
+    /// The slot at which checking each connection goes on.
+    checking: Option<u32>,
+    checks_under_way: u32,
+    verifying: Option<Schedule>,
+    verifications_begun: u64,
+    rng: Prng,
     idle: VecDeque<Key>,
     parked: VecDeque<Key>,
     parked_until: Millis,
@@ -173,6 +192,11 @@ impl HttpLoad {
             schedule: None,
             has_begun: false,
             begun: 0,
+            checking: None,
+            checks_under_way: 0,
+            verifying: None,
+            verifications_begun: 0,
+            rng: Prng::new(load.seed ^ (config.index as u64) << 32),
             idle: VecDeque::new(),
             parked: VecDeque::new(),
             parked_until: 0,
@@ -311,6 +335,8 @@ impl HttpLoad {
         let start = self.may_create().then(|| self.opening.map_or(0, |opening| opening.due_ms(self.created)));
         let may_begin = !self.idle.is_empty() && !self.is_draining() && self.budget > 0;
         let begin = self.schedule.filter(|_| may_begin).map(|schedule| schedule.due_ms(self.begun));
+        let verify = self.verifying.filter(|_| !self.is_draining());
+        let verify = verify.map(|schedule| schedule.due_ms(self.verifications_begun));
         let starved = (!self.starved.is_empty()).then_some(self.starved_until);
         let parked = (!self.parked.is_empty()).then_some(self.parked_until);
         let end = self.end_us.filter(|_| !self.is_draining()).map(|us| us.div_ceil(1000));
@@ -319,7 +345,10 @@ impl HttpLoad {
         let waits = !self.has_begun && !self.is_draining() && self.config.load.pace != Pace::Closed;
         let settled = (waits && self.counters().settled.get() >= self.quota)
             .then(|| self.now_us() / 1000 + SETTLED_POLL_MS);
-        [settled, start, begin, starved, parked, end, self.draining_until, wheel].into_iter().flatten().min()
+        [settled, start, begin, verify, starved, parked, end, self.draining_until, wheel]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }
 
@@ -359,6 +388,8 @@ impl<N: Net> App<N> for HttpLoad {
 
     fn on_mail(&mut self, net: &mut N, mail: HttpMail) {
         match mail {
+            HttpMail::CheckEach => self.checking = Some(0),
+            HttpMail::VerifyAt(rate) => self.verify_at(rate),
             HttpMail::Stop => self.begin_drain(net),
         }
     }
@@ -369,6 +400,8 @@ impl<N: Net> App<N> for HttpLoad {
         self.create_due(net);
         self.begin_schedule();
         self.begin_due(net);
+        self.check_some(net);
+        self.verify_due(net);
         self.feed_starved(net);
         if self.end_us.is_some_and(|end| end <= self.now_us()) || self.is_spent() {
             self.begin_drain(net);

@@ -13,10 +13,13 @@ fourfold_base::counters! {
     /// Of one shard.
     pub struct HttpCounters {
         settled: "Connections that were made and, where that is asked, proven, or have failed, for the first time",
-        pending: "Connections that are being made",
+        pending: "Connections that are being made, or that are to be held and not yet proven",
         opened: "Connections made",
         connect_failed: "Connections that could not be made",
         held: "Connections open now",
+        checked: "Of those, the ones verified again since every connection was to be",
+        connect_us: "Sum of the times from the intended start to the connection made",
+        verify_us: "Sum of the times from the intended start until a connection that is held was proven",
         lost: "Connections that were to be held and then ended by the peer or an error",
         closed_idle: "Idle connections that the peer closed, as it may; others were opened",
         started: "Requests or messages started",
@@ -38,6 +41,9 @@ pub struct HttpSnapshot {
     pub opened: u64,
     pub connect_failed: u64,
     pub held: u64,
+    pub checked: u64,
+    pub connect_us: u64,
+    pub verify_us: u64,
     pub lost: u64,
     pub closed_idle: u64,
     pub started: u64,
@@ -57,6 +63,9 @@ impl HttpSnapshot {
         self.opened += shard.opened.get();
         self.connect_failed += shard.connect_failed.get();
         self.held += shard.held.get();
+        self.checked += shard.checked.get();
+        self.connect_us += shard.connect_us.get();
+        self.verify_us += shard.verify_us.get();
         self.lost += shard.lost.get();
         self.closed_idle += shard.closed_idle.get();
         self.started += shard.started.get();
@@ -199,7 +208,7 @@ pub struct Loss {
 }
 
 /// Lost requests of a shard that are named; the others are counted.
-const LOSSES_MAX: usize = 10_000;
+const LOSSES_MAX: usize = 1_000;
 
 /// What one shard has recorded.
 pub(crate) struct Record {
@@ -214,6 +223,7 @@ pub(crate) struct Record {
     pub not_started: u64,
     /// Open when the load began to close.
     pub held: u64,
+    pub checked: u64,
     /// When the first request could have started.
     pub started_us: u64,
     pub ended_us: u64,
@@ -230,6 +240,7 @@ impl Record {
             lost: Counts::new(),
             not_started: 0,
             held: 0,
+            checked: 0,
             started_us: u64::MAX,
             ended_us: 0,
         }
@@ -259,6 +270,8 @@ pub struct HttpReport {
     pub connect_failed_by: BTreeMap<String, u64>,
     /// Open when the load began to close.
     pub held: u64,
+    /// Of those, the ones answered again after [`super::RunningHttpLoad::check_each`].
+    pub checked: u64,
     /// To be held, and then ended by the peer or an error.
     pub lost: u64,
     pub lost_by: BTreeMap<String, u64>,
@@ -300,7 +313,7 @@ impl HttpReport {
         let (mut statuses, mut failed_by, mut connect_failed_by, mut lost_by) =
             (BTreeMap::new(), BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let mut stages = [0; 3];
-        let (mut not_started, mut held, mut started_us, mut ended_us) = (0, 0, u64::MAX, 0);
+        let (mut not_started, mut held, mut checked, mut started_us, mut ended_us) = (0, 0, 0, u64::MAX, 0);
         let mut methods = BTreeMap::from([(
             config.method.clone(),
             Kind::report(records.clone().map(|record| &record.others)),
@@ -322,6 +335,7 @@ impl HttpReport {
             record.connect_failed.sum_into(&mut connect_failed_by, |cause| cause.to_string());
             record.lost.sum_into(&mut lost_by, |cause| cause.to_string());
             (not_started, held) = (not_started + record.not_started, held + record.held);
+            checked += record.checked;
             (started_us, ended_us) = (started_us.min(record.started_us), ended_us.max(record.ended_us));
         }
         let duration_s = seconds(started_us, ended_us);
@@ -337,6 +351,7 @@ impl HttpReport {
             connect_failed: live.connect_failed,
             connect_failed_by,
             held,
+            checked,
             lost: live.lost,
             lost_by,
             closed_idle: live.closed_idle,

@@ -91,7 +91,7 @@ pub struct HttpOrigin {
 /// Lines written before a request is answered, each by a write of its own: they outlive a kill.
 struct Record {
     path: PathBuf,
-    /// Opened by the shard's thread, which may have a descriptor table of its own.
+    /// Opened and closed by the shard's thread, which may have a descriptor table of its own.
     file: Option<File>,
 }
 
@@ -617,6 +617,8 @@ impl HttpOrigin {
 
     fn stop<N: Net>(&mut self, net: &mut N) {
         self.door.stop(net);
+        // By the thread that opened it.
+        self.record = None;
         for slot in 0..self.conns.slots() {
             if let Some(key) = self.conns.key_at(slot) {
                 self.close(net, key, Close::Reset);

@@ -40,7 +40,19 @@ const BUFFER_RETRY_MS: Millis = 2;
 pub enum LoadMail {
     Release(u64),
     Open(u64),
+    /// A message over every held connection.
+    CheckEach,
+    /// From now on so many random ones per second, over all shards.
+    VerifyAt(u32),
     Stop,
+}
+
+/// How far a connection is in [`LoadMail::CheckEach`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Check {
+    Due,
+    UnderWay,
+    Done,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,6 +81,7 @@ struct Conn {
     /// The intended send of the present message.
     sent_us: u64,
     phase: Phase,
+    check: Check,
     attempts: u16,
     /// How the tuple comes back.
     ending: Release,
@@ -81,6 +94,8 @@ pub(crate) struct ShardConfig {
     pub index: usize,
     pub shards: usize,
     pub slots: usize,
+    /// Connections under way at a time.
+    pub pending_max: u32,
     pub slice: Option<Slice>,
     pub counters: Arc<LoadCounters>,
     /// Dropped when the load of this shard is over, or its thread has died.
@@ -110,6 +125,9 @@ pub struct TcpLoad {
     opening: Option<Pace>,
     rounds: Option<Pace>,
     rounds_begun: u64,
+    /// The slot at which checking each connection goes on.
+    checking: Option<u32>,
+    checks_under_way: u32,
     /// Connections that found no tuple.
     parked: VecDeque<Key>,
     parked_until: Millis,
@@ -141,6 +159,8 @@ impl TcpLoad {
             opening: None,
             rounds: None,
             rounds_begun: 0,
+            checking: None,
+            checks_under_way: 0,
             parked: VecDeque::new(),
             parked_until: 0,
             idle: VecDeque::new(),
@@ -243,6 +263,8 @@ impl<N: Net> App<N> for TcpLoad {
         match mail {
             LoadMail::Release(count) => self.release_some(net, count),
             LoadMail::Open(count) => self.quota += count,
+            LoadMail::CheckEach => self.checking = Some(0),
+            LoadMail::VerifyAt(rate) => self.verify_at(rate),
             LoadMail::Stop => self.begin_close(net),
         }
     }
@@ -256,6 +278,7 @@ impl<N: Net> App<N> for TcpLoad {
         self.retry_parked(net);
         self.start_due(net);
         self.begin_due_rounds(net);
+        self.check_some(net);
         self.feed_starved(net);
         self.next_ms = self.plan_next();
         if self.is_over() {

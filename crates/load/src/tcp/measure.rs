@@ -16,6 +16,9 @@ fourfold_base::counters! {
         opened: "Connections that were made",
         verified: "Connections whose first token came back right",
         held: "Connections that are open and verified now",
+        checked: "Of those, the ones verified again since every connection was to be",
+        connect_us: "Sum of the times from the intended start to the connection made",
+        verify_us: "Sum of the times from the intended start to the first token's return",
         failed: "Connections that failed before they were verified",
         lost: "Connections that were held and then ended by the peer or an error",
         released: "Connections that were closed because the user or the work asked for it",
@@ -34,6 +37,9 @@ pub struct Snapshot {
     pub opened: u64,
     pub verified: u64,
     pub held: u64,
+    pub checked: u64,
+    pub connect_us: u64,
+    pub verify_us: u64,
     pub failed: u64,
     pub lost: u64,
     pub released: u64,
@@ -50,6 +56,9 @@ impl Snapshot {
         self.opened += shard.opened.get();
         self.verified += shard.verified.get();
         self.held += shard.held.get();
+        self.checked += shard.checked.get();
+        self.connect_us += shard.connect_us.get();
+        self.verify_us += shard.verify_us.get();
         self.failed += shard.failed.get();
         self.lost += shard.lost.get();
         self.released += shard.released.get();
@@ -132,6 +141,7 @@ pub(crate) struct Record {
     pub rounds_unfinished: u64,
     /// Held when the load began to close.
     pub held: u64,
+    pub checked: u64,
     pub started_us: u64,
     pub last_verified_us: u64,
     pub first_round_us: u64,
@@ -149,6 +159,7 @@ impl Record {
             lost: Tally::default(),
             rounds_unfinished: 0,
             held: 0,
+            checked: 0,
             started_us: u64::MAX,
             last_verified_us: 0,
             first_round_us: u64::MAX,
@@ -163,6 +174,7 @@ impl Record {
         self.deciles.iter_mut().zip(&other.deciles).for_each(|(sum, other)| sum.add(other));
         self.rounds_unfinished += other.rounds_unfinished;
         self.held += other.held;
+        self.checked += other.checked;
         self.started_us = self.started_us.min(other.started_us);
         self.last_verified_us = self.last_verified_us.max(other.last_verified_us);
         self.first_round_us = self.first_round_us.min(other.first_round_us);
@@ -185,6 +197,8 @@ pub struct Report {
     pub verified: u64,
     /// Connections open and verified when the load ended and began to close them.
     pub held: u64,
+    /// Of those, the ones verified again after [`super::RunningLoad::check_each`].
+    pub checked: u64,
     pub failed: BTreeMap<String, u64>,
     pub failed_total: u64,
     /// Of the failed ones, those that were still under way at the end; their ages are in the figures.
@@ -241,6 +255,7 @@ impl Report {
             opened: live.opened,
             verified: live.verified,
             held: all.held,
+            checked: all.checked,
             failed_total: failed.values().sum(),
             failed,
             unfinished,

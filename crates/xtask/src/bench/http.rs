@@ -3,6 +3,7 @@
 //! Where CPU is measured the client is [`super::client`], which reads the machine's time itself; where latency, memory or
 //! connections are, it is `fourfold load`. The origin is `fourfold origin --mode http` everywhere.
 
+use super::faults::{self, FAULTS};
 use super::results::{Grown, HoldSample, PacedSample, Protocol, Results, ReuseSample};
 use super::rounds::{self, Settings, absent};
 use super::slow::{self, SLOW};
@@ -45,7 +46,7 @@ const QUICK_INTERVAL: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_secs(1);
 
 pub fn run(flags: &Flags) -> Result<()> {
-    let others = [LATENCY, IDLE, WS_IDLE, REUSE, SLOW];
+    let others = [LATENCY, IDLE, WS_IDLE, REUSE, FAULTS, SLOW];
     let all: Vec<&str> = SCENARIOS.iter().map(|(name, _)| *name).chain(others).collect();
     let mut settings = Settings::from_flags(flags, &all)?;
     let mut results = rounds::begin(&mut settings, Protocol::Http)?;
@@ -72,6 +73,9 @@ pub fn run(flags: &Flags) -> Result<()> {
     if settings.wants(SLOW) {
         slow::measure(&settings, &mut results, &folder)?;
     }
+    if settings.wants(FAULTS) {
+        faults::measure(&settings, &mut results, &folder);
+    }
     report::save(&results)?;
     print!("{}", report::tables(&results));
     Ok(())
@@ -79,6 +83,10 @@ pub fn run(flags: &Flags) -> Result<()> {
 
 pub fn start_origin(more: &[&str]) -> Result<(Proc, SocketAddr)> {
     let address = Reserved::loopback()?.release();
+    Ok((start_origin_at(address, more)?, address))
+}
+
+pub fn start_origin_at(address: SocketAddr, more: &[&str]) -> Result<Proc> {
     let mut command = Programs::tool();
     command.args(["origin", "--mode", "http", "--listen", &address.to_string()]).args(more);
     let mut origin = Proc::spawn(&mut command)?;
@@ -88,7 +96,7 @@ pub fn start_origin(more: &[&str]) -> Result<(Proc, SocketAddr)> {
     if !origin.is_running()? {
         bail!("the origin does not start: {}", origin.lines().join("\n"));
     }
-    Ok((origin, address))
+    Ok(origin)
 }
 
 /// A load that prints its report as JSON.

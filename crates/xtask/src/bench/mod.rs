@@ -9,10 +9,14 @@
 //! Rounds are interleaved and rotated: a noisy minute hits every subject.
 
 mod client;
+mod faults;
 mod hold;
 mod http;
 mod machine;
+mod million;
 mod origin;
+mod pictures;
+mod plot;
 mod report;
 mod results;
 mod rounds;
@@ -27,13 +31,14 @@ pub fn run(words: &[&str]) -> Result<()> {
     match words {
         ["tcp", flags @ ..] => tcp::run(&Flags::parse(flags)?),
         ["http", flags @ ..] => http::run(&Flags::parse(flags)?),
+        ["million", flags @ ..] => million::run(&Flags::parse(flags)?),
         ["report"] => report::write(),
         // The two ends of a measurement, started by `bench tcp` as processes of their own.
         ["origin", flags @ ..] => origin::run(&Flags::parse(flags)?),
         ["client", flags @ ..] => client::run(&Flags::parse(flags)?),
         ["hold", flags @ ..] => hold::run(&Flags::parse(flags)?),
         _ => bail!(
-            "bench what? `cargo xtask bench tcp`, `cargo xtask bench http` or `cargo xtask bench report`"
+            "bench what? `cargo xtask bench tcp`, `cargo xtask bench http`, `cargo xtask bench million` or `cargo xtask bench report`"
         ),
     }
 }
@@ -59,6 +64,11 @@ impl<'a> Flags<'a> {
         "scenario",
         "clients",
         "protocol",
+        "engine",
+        "ws",
+        "hold",
+        "descriptors",
+        "pending",
     ];
 
     fn parse(words: &[&'a str]) -> Result<Flags<'a>> {

@@ -1,10 +1,14 @@
 //! Writes results and makes `docs/benchmarks.md` of them.
 
+use super::million::{self, Million};
 use super::results::{
-    DIRECT, FillSample, HoldSample, Measure, PacedSample, Protocol, Results, ReuseSample, SlowSample, Spread,
+    DIRECT, FaultSample, FillSample, HoldSample, Measure, PacedSample, Protocol, Results, ReuseSample,
+    SlowSample, Spread,
 };
 use crate::workspace;
 use anyhow::{Context, Result};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
@@ -16,13 +20,17 @@ fn results_dir() -> PathBuf {
     workspace::root().join("benches/results")
 }
 
-/// Never overwrites: a second run of a day gets a number.
 pub fn save(results: &Results) -> Result<()> {
+    save_as(results.protocol.name(), &results.date, results)
+}
+
+/// Never overwrites: a second run of a day gets a number.
+pub fn save_as(kind: &str, date: &str, results: &impl Serialize) -> Result<()> {
     let folder = results_dir();
     fs::create_dir_all(&folder)?;
     let names = (1..).map(|run| match run {
-        1 => format!("{}-{}.json", results.protocol.name(), results.date),
-        run => format!("{}-{}-{run:02}.json", results.protocol.name(), results.date),
+        1 => format!("{kind}-{date}.json"),
+        run => format!("{kind}-{date}-{run:02}.json"),
     });
     let free = names.map(|name| folder.join(name)).find(|path| !path.exists());
     let path = free.context("no free file name")?;
@@ -31,32 +39,61 @@ pub fn save(results: &Results) -> Result<()> {
     Ok(())
 }
 
-/// The newest results of a protocol by name, which begins with the date; `None`: there are none yet.
-fn newest(protocol: Protocol) -> Result<Option<(String, Results)>> {
-    let prefix = format!("{}-", protocol.name());
+/// Results of a kind, the newest by name, which begins with the date, first.
+fn results_of<T: DeserializeOwned>(kind: &str) -> Result<impl Iterator<Item = Result<(String, T)>>> {
+    let prefix = format!("{kind}-");
     let names = fs::read_dir(results_dir()).context("no results yet: cargo xtask bench tcp")?;
     let names = names.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let mut names: Vec<String> =
         names.filter(|name| name.starts_with(&prefix) && name.ends_with(".json")).collect();
     names.sort_by_key(|name| name.trim_end_matches(".json").to_string());
-    let Some(name) = names.pop() else { return Ok(None) };
-    let text = fs::read_to_string(results_dir().join(&name))?;
-    let results = serde_json::from_str(&text).with_context(|| name.clone())?;
-    Ok(Some((name, results)))
+    Ok(names.into_iter().rev().map(|name| {
+        let text = fs::read_to_string(results_dir().join(&name))?;
+        let results = serde_json::from_str(&text).with_context(|| name.clone())?;
+        Ok((name, results))
+    }))
 }
 
+/// The document and its pictures, all from the raw figures.
 pub fn write() -> Result<()> {
     let path = workspace::root().join("docs/benchmarks.md");
-    fs::create_dir_all(path.parent().context("docs")?)?;
-    let mut text = String::from("# Benchmarks\n\nMade by `cargo xtask bench report`; do not edit.\n\n");
-    for protocol in [Protocol::Tcp, Protocol::Http] {
-        if let Some((name, results)) = newest(protocol)? {
-            text.push_str(&document(&name, &results));
+    let images = workspace::root().join("docs/images");
+    fs::create_dir_all(&images)?;
+    let mut text = String::from(
+        "# Benchmarks\n\nMade by `cargo xtask bench report` of the raw figures in `benches/results`; do not edit.\n\n",
+    );
+    let mut pictures = Vec::new();
+    for websockets in [false, true] {
+        // Of a million, the newest run that went through.
+        let whole = |million: &Million| million.websockets == websockets && million.aborted.is_none();
+        let newest =
+            results_of::<Million>("million")?.find(|one| one.as_ref().map_or(true, |(_, one)| whole(one)));
+        if let Some((name, million)) = newest.transpose()? {
+            text.push_str(&million::section(&name, &million));
+            pictures.extend(million::pictures(&million));
             println!("{} from benches/results/{name}", path.display());
         }
     }
+    for protocol in [Protocol::Tcp, Protocol::Http] {
+        if let Some((name, results)) = fullest(results_of(protocol.name())?)? {
+            text.push_str(&document(&name, &results));
+            pictures.extend(super::pictures::of(&results));
+            println!("{} from benches/results/{name}", path.display());
+        }
+    }
+    for (file, svg) in pictures {
+        fs::write(images.join(file), svg)?;
+    }
     fs::write(&path, text.trim_end().to_string() + "\n")?;
     Ok(())
+}
+
+/// The newest of those with the most scenarios: a run of a few does not take the place of one of all.
+fn fullest(results: impl Iterator<Item = Result<(String, Results)>>) -> Result<Option<(String, Results)>> {
+    let results = results.collect::<Result<Vec<_>>>()?;
+    let scenarios = |one: &Results| one.scenarios().len() + one.hold_scenarios().len();
+    // Of equals `max_by_key` takes the last, and the newest is the first.
+    Ok(results.into_iter().rev().max_by_key(|(_, one)| scenarios(one)))
 }
 
 fn document(name: &str, results: &Results) -> String {
@@ -111,6 +148,9 @@ fn document(name: &str, results: &Results) -> String {
         let _ = writeln!(text, "- not measured: {line}");
     }
     text.push('\n');
+    for (file, _) in super::pictures::of(results) {
+        let _ = write!(text, "![{}](images/{file})\n\n", file.trim_end_matches(".svg").replace('-', " "));
+    }
     text.push_str(&tables(results));
     text
 }
@@ -135,6 +175,9 @@ pub fn tables(results: &Results) -> String {
     if !results.slow.is_empty() {
         slow_table(&mut text, results);
     }
+    if !results.faults.is_empty() {
+        fault_tables(&mut text, results);
+    }
     if !results.fills.is_empty() {
         fill_table(&mut text, results);
     }
@@ -142,7 +185,7 @@ pub fn tables(results: &Results) -> String {
     text
 }
 
-fn title(protocol: Protocol, scenario: &str) -> &str {
+pub fn title(protocol: Protocol, scenario: &str) -> &str {
     match (protocol, scenario) {
         (Protocol::Tcp, "small") => "Small requests: 64 bytes each way over 64 warm connections",
         (Protocol::Tcp, "new") => {
@@ -158,12 +201,12 @@ fn title(protocol: Protocol, scenario: &str) -> &str {
     }
 }
 
-fn sorted_subjects<'a>(results: &'a Results, scenario: &str) -> Vec<&'a str> {
+pub fn sorted_subjects<'a>(results: &'a Results, scenario: &str) -> Vec<&'a str> {
     in_order(results.subjects(scenario))
 }
 
 /// As in every other table.
-fn in_order(mut subjects: Vec<&str>) -> Vec<&str> {
+pub fn in_order(mut subjects: Vec<&str>) -> Vec<&str> {
     subjects.sort_by_key(|subject| super::subject::ALL.iter().position(|kind| kind.name() == *subject));
     subjects
 }
@@ -363,6 +406,40 @@ fn slow_table(text: &mut String, results: &Results) {
     text.push('\n');
 }
 
+fn fault_tables(text: &mut String, results: &Results) {
+    text.push_str(
+        "### A server of two fails\n\n\
+         An open loop of 3 000 requests per second, half of them POST with 200 bytes, by a client that never tries twice. *Killed*: five \
+         times by SIGKILL, a second each time, and started again. *Frozen*: for 6 s by SIGSTOP, with a time-out of 1 s per try. All are \
+         to repeat GETs and no POST that has been sent, and balance as they do by themselves. A request is lost that was not answered with 200; a POST is done twice that \
+         was delivered to servers more than once.\n\n",
+    );
+    for fault in ["killed", "frozen"] {
+        let _ = write!(
+            text,
+            "| {fault} | GETs lost | POSTs lost | POSTs done twice | slowest GET, ms | slowest POST, ms | p99, ms | not started |\n\
+             |---|---|---|---|---|---|---|---|\n"
+        );
+        for subject in in_order(results.fault_subjects(fault)) {
+            let cell = |value: fn(&FaultSample) -> f64, digits| {
+                show(results.fault_spread((fault, subject), value), digits)
+            };
+            let _ = writeln!(
+                text,
+                "| {subject} | {} | {} | {} | {} | {} | {} | {} |",
+                cell(|one| one.lost_gets as f64, 0),
+                cell(|one| one.lost_posts as f64, 0),
+                cell(|one| one.posts_twice as f64, 0),
+                cell(|one| one.slowest_get_us as f64 / 1e3, 1),
+                cell(|one| one.slowest_post_us as f64 / 1e3, 1),
+                cell(|one| one.p99_us as f64 / 1e3, 1),
+                cell(|one| one.not_started as f64, 0),
+            );
+        }
+        text.push('\n');
+    }
+}
+
 fn fill_table(text: &mut String, results: &Results) {
     text.push_str(
         "### One source, one upstream, to the last port\n\n\
@@ -444,6 +521,23 @@ mod tests {
         let samples = vec![sample("direct", 1.0), sample("nginx", 2.0), sample("fourfold-epoll", 3.0)];
         let text = tables(&Results { rounds: 1, samples, ..Results::default() });
         assert!(text.contains("fourfold-epoll: WORSE") && text.contains("2.00"), "{text}");
+    }
+
+    #[test]
+    fn the_newest_of_the_fullest_runs_is_shown() {
+        let run = |name: &str, scenarios: &[&str]| {
+            let sample = |scenario: &&str| Sample {
+                round: 0,
+                scenario: (*scenario).into(),
+                subject: "nginx".into(),
+                measured: Measured::default(),
+            };
+            let samples = scenarios.iter().map(sample).collect();
+            Ok((name.to_string(), Results { samples, ..Results::default() }))
+        };
+        let newest_first = [run("4", &["small"]), run("3", &["small", "new"]), run("2", &["new", "small"])];
+        assert_eq!(fullest(newest_first.into_iter()).unwrap().unwrap().0, "3");
+        assert!(fullest(std::iter::empty()).unwrap().is_none());
     }
 
     #[test]

@@ -204,6 +204,23 @@ impl SlowSample {
     }
 }
 
+/// A server of two is killed or stands still.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FaultSample {
+    pub round: u32,
+    pub subject: String,
+    pub fault: String,
+    pub started: u64,
+    pub not_started: u64,
+    pub lost_gets: u64,
+    pub lost_posts: u64,
+    /// Delivered more than once.
+    pub posts_twice: u64,
+    pub slowest_get_us: u64,
+    pub slowest_post_us: u64,
+    pub p99_us: u64,
+}
+
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Machine {
     pub cpu: String,
@@ -239,6 +256,8 @@ pub struct Results {
     pub reuses: Vec<ReuseSample>,
     #[serde(default)]
     pub slow: Vec<SlowSample>,
+    #[serde(default)]
+    pub faults: Vec<FaultSample>,
     /// What could not be measured, and why.
     pub absent: Vec<String>,
 }
@@ -428,6 +447,19 @@ impl Results {
             let best = YARDSTICKS.iter().filter_map(|peer| of(round, peer)).reduce(f64::min)?;
             Some(of(round, subject)? / best)
         })
+    }
+
+    pub fn fault_subjects(&self, fault: &str) -> Vec<&str> {
+        unique(self.faults.iter().filter(|one| one.fault == fault).map(|one| one.subject.as_str()))
+    }
+
+    pub fn fault_spread(
+        &self,
+        (fault, subject): (&str, &str),
+        value: fn(&FaultSample) -> f64,
+    ) -> Option<Spread> {
+        let ours = |one: &&FaultSample| (one.fault.as_str(), one.subject.as_str()) == (fault, subject);
+        Spread::of(self.faults.iter().filter(ours).map(value))
     }
 
     pub fn reuse_subjects(&self) -> Vec<&str> {

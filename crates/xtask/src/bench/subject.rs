@@ -49,6 +49,8 @@ pub enum Size {
     Fill,
     /// As many pairs of connections, one to each side, as it can hold.
     Pairs,
+    /// One thread, and a server that fails is to be left for the other where that is safe.
+    Faults,
 }
 
 impl Kind {
@@ -300,11 +302,18 @@ fn command(
             command
         }
         Kind::Envoy => {
-            let config = write("envoy.json", envoy_config(protocol, listen, origins))?;
+            let config = write("envoy.json", envoy_config((protocol, size), listen, origins))?;
             let mut command = Command::new(programs.envoy()?);
             command
                 .args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "error", "-c"])
                 .arg(config);
+            command
+        }
+        Kind::FourfoldUring | Kind::FourfoldEpoll if size == Size::Faults => {
+            let engine = if kind == Kind::FourfoldUring { "uring" } else { "epoll" };
+            let config = write("fourfold.toml", http::fourfold_config(engine, listen, origins))?;
+            let mut command = Command::new(programs.fourfold()?);
+            command.arg("run").arg(config);
             command
         }
         Kind::FourfoldUring => fourfold(programs, (protocol, size), listen, origins, "uring")?,
@@ -323,7 +332,7 @@ fn fourfold(
     command.args(["run", "--mode", protocol.name(), "--engine", engine]);
     command.args(["--listen", &listen.to_string(), "--to"]).args(origins.iter().map(SocketAddr::to_string));
     match size {
-        Size::OneThread => command.args(["--shards", "1"]),
+        Size::OneThread | Size::Faults => command.args(["--shards", "1"]),
         Size::Hold | Size::Pairs => {
             command.args(["--max-connections", "120000", "--source", "127.0.0.10-127.0.0.17"])
         }
@@ -335,7 +344,7 @@ fn fourfold(
 fn nginx_config(size: Size, listen: SocketAddr, origins: &[SocketAddr], folder: &Path) -> String {
     // A worker has a descriptor table of its own and holds two per connection.
     let (workers, shared) = match size {
-        Size::OneThread => (1, ""),
+        Size::OneThread | Size::Faults => (1, ""),
         Size::Hold | Size::Fill | Size::Pairs => (6, " reuseport"),
     };
     let servers = nginx_servers(origins);
@@ -390,10 +399,9 @@ fn haproxy_servers(origins: &[SocketAddr]) -> String {
     origins.iter().enumerate().map(|(index, origin)| format!("    server origin{index} {origin}\n")).collect()
 }
 
-fn envoy_config(protocol: Protocol, listen: SocketAddr, origins: &[SocketAddr]) -> String {
+fn envoy_config((protocol, size): (Protocol, Size), listen: SocketAddr, origins: &[SocketAddr]) -> String {
     let socket = |address: SocketAddr| json!({ "socket_address": { "address": address.ip().to_string(), "port_value": address.port() } });
-    let limit =
-        json!({ "max_connections": 1_000_000, "max_pending_requests": 1_000_000, "max_requests": 1_000_000 });
+    let limit = json!({ "max_connections": 1_000_000, "max_pending_requests": 1_000_000, "max_requests": 1_000_000, "max_retries": 1_000_000 });
     let filter = match protocol {
         Protocol::Tcp => json!({
             "name": "envoy.filters.network.tcp_proxy",
@@ -402,7 +410,7 @@ fn envoy_config(protocol: Protocol, listen: SocketAddr, origins: &[SocketAddr]) 
                 "stat_prefix": "front", "cluster": "back"
             }
         }),
-        Protocol::Http => http::envoy_filter(),
+        Protocol::Http => http::envoy_filter(size),
     };
     let endpoint = |origin: &SocketAddr| json!({ "endpoint": { "address": socket(*origin) } });
     let endpoints: Vec<_> = origins.iter().map(endpoint).collect();

@@ -12,6 +12,7 @@ const CLOSES_PER_TURN: usize = 256;
 
 impl HttpLoad {
     pub(super) fn close<N: Net>(&mut self, net: &mut N, key: Key, phase: Phase, ending: Release, how: Close) {
+        self.forget_check(key);
         let Some(client) = self.clients.get_mut(key) else { return };
         (client.phase, client.ending) = (phase, ending);
         net.close(client.sock, how);
@@ -83,6 +84,7 @@ impl HttpLoad {
             return;
         }
         self.record.held = self.counters().held.get();
+        self.record.checked = self.counters().checked.get();
         for slot in 0..self.clients.slots() {
             if let Some(key) = self.clients.key_at(slot) {
                 self.fail_request(key, Cause::Unfinished);

@@ -40,8 +40,14 @@ impl HttpLoad {
 
     pub(super) fn settle(&mut self, key: Key) {
         let Some(client) = self.clients.get_mut(key) else { return };
-        if !std::mem::replace(&mut client.settled, true) {
-            self.counters().settled.add(1);
+        if std::mem::replace(&mut client.settled, true) {
+            return;
+        }
+        let since_us = client.connecting_since_us;
+        self.counters().settled.add(1);
+        if self.holds() {
+            self.counters().verify_us.add(self.now_us().saturating_sub(since_us));
+            self.leave_pending();
         }
     }
 
@@ -53,7 +59,7 @@ impl HttpLoad {
         }
     }
 
-    fn begin_now<N: Net>(&mut self, net: &mut N, key: Key) {
+    pub(super) fn begin_now<N: Net>(&mut self, net: &mut N, key: Key) {
         let now_us = self.now_us();
         self.begin(net, key, now_us);
     }
@@ -83,7 +89,7 @@ impl HttpLoad {
         }
     }
 
-    fn begin<N: Net>(&mut self, net: &mut N, key: Key, intended_us: u64) {
+    pub(super) fn begin<N: Net>(&mut self, net: &mut N, key: Key, intended_us: u64) {
         let now_us = self.now_us();
         let post = self.is_post(self.counters().started.get());
         let Some(client) = self.clients.get_mut(key).filter(|_| self.budget > 0) else { return };
@@ -229,6 +235,7 @@ impl HttpLoad {
         self.counters().in_flight.sub(1);
         self.wheel.cancel(key.slot);
         self.settle(key);
+        self.on_checked(key);
     }
 
     fn count_status(&mut self, key: Key, status: u16) {

@@ -1,6 +1,6 @@
 //! Making connections: the schedule, the tuple, the attempts, the handshake.
 
-use super::{After, Client, HttpLoad, Phase, STARTS_PER_TURN, millis};
+use super::{After, Check, Client, HttpLoad, Phase, STARTS_PER_TURN, millis};
 use crate::http::Protocol;
 use crate::http::answer::{Answers, Messages, Reader, finish_handshake};
 use crate::http::measure::Cause;
@@ -19,7 +19,7 @@ impl HttpLoad {
     pub(super) fn may_create(&self) -> bool {
         !self.is_draining()
             && self.created < self.quota
-            && self.pending < self.config.load.pending_per_shard
+            && self.pending < self.config.pending_max
             && !self.clients.is_full()
     }
 
@@ -51,6 +51,7 @@ impl HttpLoad {
             attempts: 0,
             phase: Phase::Idle,
             after: After::Gone,
+            check: Check::Due,
             ending: Release::Clean,
             post: false,
             attached: false,
@@ -130,7 +131,7 @@ impl HttpLoad {
         }
     }
 
-    fn leave_pending(&mut self) {
+    pub(super) fn leave_pending(&mut self) {
         self.pending = self.pending.saturating_sub(1);
         self.counters().pending.sub(1);
     }
@@ -143,8 +144,12 @@ impl HttpLoad {
         };
         (client.reader, client.served) = (Reader::new(), 0);
         let (since_us, sock) = (client.connecting_since_us, client.sock);
-        self.record.connect.record(now_us.saturating_sub(since_us));
-        self.leave_pending();
+        let took_us = now_us.saturating_sub(since_us);
+        self.record.connect.record(took_us);
+        self.counters().connect_us.add(took_us);
+        if !self.holds() {
+            self.leave_pending();
+        }
         self.counters().opened.add(1);
         self.counters().held.add(1);
         net.receive(sock);
@@ -177,7 +182,9 @@ impl HttpLoad {
         match phase {
             Phase::Connecting | Phase::Parked | Phase::Retrying => {
                 self.record.connect.record(self.now_us().saturating_sub(since_us));
-                self.leave_pending();
+                if !self.holds() {
+                    self.leave_pending();
+                }
             }
             Phase::Handshaking => self.counters().held.sub(1),
             _ => return,

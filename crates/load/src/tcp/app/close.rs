@@ -42,6 +42,7 @@ impl TcpLoad {
     }
 
     pub(super) fn close<N: Net>(&mut self, net: &mut N, key: Key, phase: Phase, ending: Release, how: Close) {
+        self.forget_check(key);
         let Some(conn) = self.conns.get_mut(key) else { return };
         (conn.phase, conn.ending) = (phase, ending);
         net.close(conn.sock, how);
@@ -118,6 +119,7 @@ impl TcpLoad {
         }
         let now_us = self.now_us();
         self.record.held = self.counters().held.get();
+        self.record.checked = self.counters().checked.get();
         self.record.ended_us = now_us;
         self.account_unstarted(now_us);
         self.closing = Some(0);

@@ -1,6 +1,6 @@
 //! Making connections: the schedule, the tuple, the attempts.
 
-use super::{Conn, Phase, STARTS_PER_TURN, TcpLoad, millis};
+use super::{Check, Conn, Phase, STARTS_PER_TURN, TcpLoad, millis};
 use crate::tcp::measure::Reason;
 use crate::tuples::{self, is_foreign};
 use fourfold_base::Millis;
@@ -17,7 +17,7 @@ impl TcpLoad {
     pub(super) fn may_start(&self) -> bool {
         self.closing.is_none()
             && self.started < self.quota
-            && self.pending < self.config.load.pending_per_shard
+            && self.pending < self.config.pending_max
             && !self.conns.is_full()
     }
 
@@ -46,6 +46,7 @@ impl TcpLoad {
             since_us,
             sent_us: 0,
             phase: Phase::Connecting,
+            check: Check::Due,
             attempts: 0,
             ending: Release::Clean,
         };
@@ -132,7 +133,9 @@ impl TcpLoad {
         conn.phase = Phase::First;
         conn.sent_us = now_us;
         let (since_us, sock) = (conn.since_us, conn.sock);
-        self.record.connect.record(now_us.saturating_sub(since_us));
+        let took_us = now_us.saturating_sub(since_us);
+        self.record.connect.record(took_us);
+        self.counters().connect_us.add(took_us);
         self.counters().opened.add(1);
         self.wheel.set(key.slot, net.now() + millis(self.config.load.echo_timeout));
         net.receive(sock);

@@ -1,6 +1,6 @@
 //! Messages: the first token, and the rounds after it.
 
-use super::{BUFFER_RETRY_MS, Phase, TcpLoad, millis};
+use super::{BUFFER_RETRY_MS, Check, Phase, TcpLoad, millis};
 use crate::message::{Message, TOKEN_BYTES};
 use crate::pace::Pace;
 use crate::tcp::Work;
@@ -85,6 +85,7 @@ impl TcpLoad {
             false => {
                 self.record.rounds.record(took_us);
                 self.counters().rounds.add(1);
+                self.on_checked(key);
             }
         }
         match self.config.load.work {
@@ -99,6 +100,7 @@ impl TcpLoad {
         self.leave_pending();
         self.counters().verified.add(1);
         self.counters().held.add(1);
+        self.counters().verify_us.add(now_us.saturating_sub(since_us));
         self.record.echo.record(took_us);
         self.record.last_verified_us = now_us;
         let order = number / self.config.shards as u64;
@@ -119,6 +121,52 @@ impl TcpLoad {
             self.wheel.set(key.slot, net.now() + millis(self.config.load.echo_timeout));
         }
         self.send_more(net, key);
+    }
+
+    /// Begins with the messages of [`super::LoadMail::CheckEach`], as many at a time as connections may be under way.
+    pub(super) fn check_some<N: Net>(&mut self, net: &mut N) {
+        let Some(mut slot) = self.checking.filter(|_| self.closing.is_none()) else { return };
+        let now_us = self.now_us();
+        while slot < self.conns.slots() && self.checks_under_way < self.config.pending_max {
+            let due = |key: &Key| self.conns.get(*key).is_some_and(|conn| conn.check == Check::Due);
+            if let Some(key) = self.conns.key_at(slot).filter(due) {
+                match self.conns.get_mut(key) {
+                    Some(conn) if conn.phase == Phase::Idle => {
+                        conn.check = Check::UnderWay;
+                        self.checks_under_way += 1;
+                        self.begin_round(net, key, now_us);
+                    }
+                    // The message that is under way was sent before this was asked for; its echo or its end is near.
+                    Some(conn) if conn.phase == Phase::Waiting => break,
+                    _ => {}
+                }
+            }
+            slot += 1;
+        }
+        self.checking = (slot < self.conns.slots()).then_some(slot);
+    }
+
+    fn on_checked(&mut self, key: Key) {
+        let Some(conn) = self.conns.get_mut(key).filter(|conn| conn.check == Check::UnderWay) else { return };
+        conn.check = Check::Done;
+        self.checks_under_way -= 1;
+        self.counters().checked.add(1);
+    }
+
+    /// The connection ends.
+    pub(super) fn forget_check(&mut self, key: Key) {
+        let Some(conn) = self.conns.get_mut(key) else { return };
+        match std::mem::replace(&mut conn.check, Check::Due) {
+            Check::Due => {}
+            Check::UnderWay => self.checks_under_way -= 1,
+            Check::Done => self.counters().checked.sub(1),
+        }
+    }
+
+    /// The schedule of random verifications begins anew.
+    pub(super) fn verify_at(&mut self, rate: u32) {
+        self.rounds = Pace::new(self.now_us(), self.part_of(f64::from(rate)));
+        self.rounds_begun = 0;
     }
 
     pub(super) fn rounds_rate(&self) -> f64 {

@@ -8,9 +8,11 @@ use std::path::Path;
 pub fn nginx_config(size: Size, listen: SocketAddr, origins: &[SocketAddr], folder: &Path) -> String {
     // A worker has a descriptor table of its own.
     let (workers, shared) = match size {
-        Size::OneThread => (1, ""),
+        Size::OneThread | Size::Faults => (1, ""),
         Size::Hold | Size::Fill | Size::Pairs => (6, " reuseport"),
     };
+    // By itself it repeats no POST that it has sent (`non_idempotent`).
+    let read_timeout = if size == Size::Faults { "1s" } else { "1h" };
     let (folder, servers) = (folder.display(), nginx_servers(origins));
     format!(
         "daemon off;
@@ -46,7 +48,7 @@ http {{
             proxy_set_header Connection $upstream_connection;
             proxy_set_header Upgrade $http_upgrade;
             proxy_connect_timeout 10s;
-            proxy_read_timeout 1h;
+            proxy_read_timeout {read_timeout};
         }}
     }}
 }}
@@ -56,6 +58,10 @@ http {{
 
 pub fn haproxy_config(size: Size, listen: SocketAddr, origins: &[SocketAddr]) -> String {
     // It wants descriptors for two connections per client, which idle clients do not use.
+    let (server_timeout, repeats) = match size {
+        Size::Faults => ("1s", HAPROXY_REPEATS),
+        _ => ("1h", ""),
+    };
     let maxconn = if size == Size::Hold { 19_000 } else { 9_900 };
     format!(
         "global
@@ -66,7 +72,7 @@ defaults
     mode http
     timeout connect 10s
     timeout client 1h
-    timeout server 1h
+    timeout server {server_timeout}
     timeout tunnel 1h
     timeout http-keep-alive 1h
     http-reuse always
@@ -75,12 +81,60 @@ frontend front
     maxconn {maxconn}
     default_backend back
 backend back
-{}",
+{repeats}{}",
         haproxy_servers(origins)
     )
 }
 
-pub fn envoy_filter() -> Value {
+/// On the other server, and no POST that may have been sent.
+const HAPROXY_REPEATS: &str = "    option redispatch 1
+    retries 2
+    retry-on conn-failure empty-response response-timeout
+    http-request disable-l7-retry if METH_POST
+";
+
+pub fn fourfold_config(engine: &str, listen: SocketAddr, origins: &[SocketAddr]) -> String {
+    let server = |origin: &SocketAddr| format!("[[pool.server]]\naddress = \"{origin}\"\n");
+    format!(
+        "engine = \"{engine}\"
+shards = 1
+[[listener]]
+name = \"front\"
+bind = \"{listen}\"
+mode = \"http\"
+pool = \"back\"
+[[pool]]
+name = \"back\"
+response_timeout = \"1s\"
+{}",
+        origins.iter().map(server).collect::<String>()
+    )
+}
+
+/// Its retries do not tell methods apart, routes do.
+fn envoy_routes(size: Size) -> Value {
+    let route = |matches: Value, retry_on: &str| {
+        json!({ "match": matches, "route": { "cluster": "back", "timeout": "0s", "retry_policy": {
+            "retry_on": retry_on, "num_retries": 2, "per_try_timeout": "1s",
+            "host_selection_retry_max_attempts": 3,
+            "retry_host_predicate": [{
+                "name": "envoy.retry_host_predicates.previous_hosts",
+                "typed_config": { "@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate" }
+            }]
+        } } })
+    };
+    if size != Size::Faults {
+        return json!([{ "match": { "prefix": "/" }, "route": { "cluster": "back", "timeout": "0s" } }]);
+    }
+    let get =
+        json!({ "prefix": "/", "headers": [{ "name": ":method", "string_match": { "exact": "GET" } }] });
+    json!([
+        route(get, "connect-failure,reset,gateway-error"),
+        route(json!({ "prefix": "/" }), "connect-failure")
+    ])
+}
+
+pub fn envoy_filter(size: Size) -> Value {
     json!({
         "name": "envoy.filters.network.http_connection_manager",
         "typed_config": {
@@ -91,7 +145,7 @@ pub fn envoy_filter() -> Value {
             "route_config": { "virtual_hosts": [{
                 "name": "all",
                 "domains": ["*"],
-                "routes": [{ "match": { "prefix": "/" }, "route": { "cluster": "back", "timeout": "0s" } }]
+                "routes": envoy_routes(size)
             }] },
             "http_filters": [{
                 "name": "envoy.filters.http.router",
