@@ -14,6 +14,7 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// A listener in http mode, and nothing added to heads unless the test wants it.
 pub fn plain(engine: Engine, servers: &[SocketAddr]) -> Config {
@@ -280,6 +281,15 @@ impl Caller {
 
     pub fn end(&mut self) {
         let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
+    /// Waits for the next bytes, or the end, for so long.
+    pub fn hears_within(&self, time: Duration) -> bool {
+        let patience = self.stream.read_timeout().unwrap();
+        self.stream.set_read_timeout(Some(time)).unwrap();
+        let heard = self.stream.peek(&mut [0]);
+        self.stream.set_read_timeout(patience).unwrap();
+        !matches!(heard, Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted))
     }
 
     #[track_caller]

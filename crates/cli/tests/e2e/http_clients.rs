@@ -6,6 +6,7 @@ use crate::common::origin::reset_on_close;
 use crate::common::{Config, Engine, Lab, Program};
 use crate::on_both_engines;
 use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
 
 on_both_engines!(
     clients_that_leave_in_any_phase_leave_nothing_behind,
@@ -114,16 +115,10 @@ fn slow_heads_are_answered_with_408(engine: Engine) {
     }
     // The clock runs from the first byte, and no further byte sets it back.
     client.say("GET / HTTP/1.1\r\n");
-    let mut writer = client.stream.try_clone().unwrap();
-    let drip = std::thread::spawn(move || {
-        use std::io::Write;
-        while writer.write_all(b"X: y\r\n").is_ok() {
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
-    });
+    while !client.hears_within(Duration::from_millis(20)) {
+        client.say("X: y\r\n");
+    }
     assert_eq!(client.reply().status(), 408);
-    drop(client);
-    drip.join().unwrap();
     assert_eq!(program.report().count("http_header_timeout"), 4);
 }
 
@@ -171,14 +166,16 @@ fn a_client_that_takes_nothing_is_reset(engine: Engine) {
 fn a_client_that_reads_steadily_is_not(engine: Engine) {
     let _lab = Lab::new();
     let origin = endless();
-    let program = stand(engine, &origin, |config| config.listener("send_timeout = \"100ms\""));
+    let program = stand(engine, &origin, |config| {
+        config.listener("send_timeout = \"500ms\"\nfirst_byte_timeout = \"4s\"")
+    });
     let mut client = Caller::to(&program);
     client.say(GET);
-    let began = std::time::Instant::now();
+    // The program's own clock says when it is long enough.
+    let silent = Caller::to(&program);
     let mut taken = 0;
-    while began.elapsed() < std::time::Duration::from_secs(2) && taken < 45_000_000 {
+    while !silent.hears_within(Duration::from_millis(5)) && taken < 45_000_000 {
         taken += client.bytes(65_536).len();
-        std::thread::sleep(std::time::Duration::from_millis(5));
     }
     assert_eq!(program.report().count("http_send_timeout"), 0);
     assert!(taken > 1_000_000, "{taken}");
@@ -189,8 +186,8 @@ fn a_response_that_was_all_sent_outlives_keep_alive(engine: Engine) {
     const SIZE: usize = 4_000_000;
     let _lab = Lab::new();
     let origin = Scripted::start(|line| {
-        while line.request().is_some() {
-            line.say(&ok(&"x".repeat(SIZE)));
+        while let Some(request) = line.request() {
+            line.say(&ok(&"x".repeat(if request.target() == "/" { SIZE } else { 2 })));
         }
     });
     let program = stand(engine, &origin, |config| config.listener("keep_alive_timeout = \"100ms\""));
@@ -201,13 +198,13 @@ fn a_response_that_was_all_sent_outlives_keep_alive(engine: Engine) {
         if ends {
             client.end();
         }
-        let mut last = 0;
         while taken < SIZE {
-            std::thread::sleep(std::time::Duration::from_millis(3));
-            last = client.bytes(40_000.min(SIZE - taken)).len();
-            taken += last;
+            // For as long as the program lets others be idle.
+            let mut idle = Caller::to(&program);
+            idle.get("/small");
+            idle.expect_end();
+            taken += client.bytes((SIZE / 4).min(SIZE - taken)).len();
         }
-        assert!(last > 0);
     }
 }
 

@@ -433,8 +433,7 @@ impl Http {
     /// Nothing of a next request has come.
     fn on_idle<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
         let Some(client) = self.clients.get_mut(key) else { return };
-        if cx.net.unsent(client.sock) > 0 {
-            client.leaving = true;
+        if client.leaving && cx.net.unsent(client.sock) > 0 {
             return self.on_send_stall(cx, key);
         }
         if std::mem::take(&mut client.leaving)

@@ -6,6 +6,7 @@
 use super::faults::{self, FAULTS};
 use super::results::{Grown, HoldSample, PacedSample, Protocol, Results, ReuseSample};
 use super::rounds::{self, Settings, absent};
+use super::slow::{self, SLOW};
 use super::subject::{Kind, Programs, Running, Size};
 use super::{Flags, report};
 use crate::workspace;
@@ -45,7 +46,7 @@ const QUICK_INTERVAL: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_secs(1);
 
 pub fn run(flags: &Flags) -> Result<()> {
-    let others = [LATENCY, IDLE, WS_IDLE, REUSE, FAULTS];
+    let others = [LATENCY, IDLE, WS_IDLE, REUSE, FAULTS, SLOW];
     let all: Vec<&str> = SCENARIOS.iter().map(|(name, _)| *name).chain(others).collect();
     let mut settings = Settings::from_flags(flags, &all)?;
     let mut results = rounds::begin(&mut settings, Protocol::Http)?;
@@ -69,6 +70,9 @@ pub fn run(flags: &Flags) -> Result<()> {
     if settings.wants(REUSE) {
         measure_reuses(&settings, &mut results, &folder);
     }
+    if settings.wants(SLOW) {
+        slow::measure(&settings, &mut results, &folder)?;
+    }
     if settings.wants(FAULTS) {
         faults::measure(&settings, &mut results, &folder);
     }
@@ -77,7 +81,7 @@ pub fn run(flags: &Flags) -> Result<()> {
     Ok(())
 }
 
-fn start_origin(more: &[&str]) -> Result<(Proc, SocketAddr)> {
+pub fn start_origin(more: &[&str]) -> Result<(Proc, SocketAddr)> {
     let address = Reserved::loopback()?.release();
     Ok((start_origin_at(address, more)?, address))
 }

@@ -20,6 +20,7 @@ mod plot;
 mod report;
 mod results;
 mod rounds;
+mod slow;
 mod subject;
 mod tcp;
 

@@ -2,7 +2,8 @@
 
 use super::million::{self, Million};
 use super::results::{
-    DIRECT, FaultSample, FillSample, HoldSample, Measure, PacedSample, Protocol, Results, ReuseSample, Spread,
+    DIRECT, FaultSample, FillSample, HoldSample, Measure, PacedSample, Protocol, Results, ReuseSample,
+    SlowSample, Spread,
 };
 use crate::workspace;
 use anyhow::{Context, Result};
@@ -170,6 +171,9 @@ pub fn tables(results: &Results) -> String {
     }
     if !results.reuses.is_empty() {
         reuse_table(&mut text, results);
+    }
+    if !results.slow.is_empty() {
+        slow_table(&mut text, results);
     }
     if !results.faults.is_empty() {
         fault_tables(&mut text, results);
@@ -366,6 +370,38 @@ fn reuse_table(text: &mut String, results: &Results) {
             cell(|reuse| reuse.p99_us as f64),
             cell(|reuse| reuse.p999_us as f64),
         );
+    }
+    text.push('\n');
+}
+
+fn slow_table(text: &mut String, results: &Results) {
+    text.push_str(
+        "### Others while slow clients attack\n\n\
+         Heads, bodies and readers that go on dripping, a byte or a line each in 8 s, and come again when they are thrown out, as many \
+         at a time as the descriptor limit allows, at most 20 000; others send 1 000 requests per second over 32 connections. *Before* is the \
+         same load through the same subject without the attack. Time-outs of the peers are an hour, Fourfold's are its \
+         defaults. Microseconds.\n\n\
+         | attack | | attackers | p50 before | p50 | p99 before | p99 | p99 / before | failed | memory each, B |\n\
+         |---|---|---|---|---|---|---|---|---|---|\n",
+    );
+    for attack in results.attacks() {
+        for subject in in_order(results.slow_subjects(attack)) {
+            let cell = |value: fn(&SlowSample) -> f64, digits| {
+                show(results.slow_spread(attack, subject, value), digits)
+            };
+            let _ = writeln!(
+                text,
+                "| {attack} | {subject} | {} | {} | {} | {} | {} | {} | {} | {} |",
+                cell(|slow| slow.attackers as f64, 0),
+                cell(|slow| slow.calm_p50_us as f64, 0),
+                cell(|slow| slow.p50_us as f64, 0),
+                cell(|slow| slow.calm_p99_us as f64, 0),
+                cell(|slow| slow.p99_us as f64, 0),
+                cell(SlowSample::ratio, 2),
+                cell(|slow| slow.failed as f64, 0),
+                cell(SlowSample::bytes_per_attacker, 0),
+            );
+        }
     }
     text.push('\n');
 }

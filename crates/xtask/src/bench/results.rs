@@ -178,6 +178,32 @@ pub struct ReuseSample {
     pub p999_us: u64,
 }
 
+/// What others noticed of many clients that do as little as they can.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SlowSample {
+    pub round: u32,
+    pub subject: String,
+    pub attack: String,
+    /// That stood in the end.
+    pub attackers: u64,
+    pub calm_p50_us: u64,
+    pub calm_p99_us: u64,
+    pub p50_us: u64,
+    pub p99_us: u64,
+    pub failed: u64,
+    pub rss_before_bytes: u64,
+    pub rss_bytes: u64,
+}
+
+impl SlowSample {
+    pub fn ratio(&self) -> f64 {
+        self.p99_us as f64 / self.calm_p99_us.max(1) as f64
+    }
+    pub fn bytes_per_attacker(&self) -> f64 {
+        self.rss_bytes.saturating_sub(self.rss_before_bytes) as f64 / self.attackers.max(1) as f64
+    }
+}
+
 /// A server of two is killed or stands still.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FaultSample {
@@ -228,6 +254,8 @@ pub struct Results {
     pub paced: Vec<PacedSample>,
     #[serde(default)]
     pub reuses: Vec<ReuseSample>,
+    #[serde(default)]
+    pub slow: Vec<SlowSample>,
     #[serde(default)]
     pub faults: Vec<FaultSample>,
     /// What could not be measured, and why.
@@ -440,6 +468,19 @@ impl Results {
 
     pub fn reuse_spread(&self, subject: &str, value: fn(&ReuseSample) -> f64) -> Option<Spread> {
         Spread::of(self.reuses.iter().filter(|reuse| reuse.subject == subject).map(value))
+    }
+
+    pub fn slow_subjects(&self, attack: &str) -> Vec<&str> {
+        unique(self.slow.iter().filter(|slow| slow.attack == attack).map(|slow| slow.subject.as_str()))
+    }
+
+    pub fn attacks(&self) -> Vec<&str> {
+        unique(self.slow.iter().map(|slow| slow.attack.as_str()))
+    }
+
+    pub fn slow_spread(&self, attack: &str, subject: &str, value: fn(&SlowSample) -> f64) -> Option<Spread> {
+        let of = |slow: &&SlowSample| slow.attack == attack && slow.subject == subject;
+        Spread::of(self.slow.iter().filter(of).map(value))
     }
 
     pub fn fill_subjects(&self) -> Vec<&str> {
