@@ -62,7 +62,7 @@ fn ask(net: &mut impl Net, server: &TcpListener, app: &mut Asker) -> (Sock, TcpS
 }
 
 /// More than a buffer, so that one look is not enough.
-const ANSWER: [u8; 50_000] = [7; 50_000];
+static ANSWER: [u8; 50_000] = [7; 50_000];
 
 fn an_answer_before_a_reset_is_received<N: Net>(mut net: N) {
     for (ends_too, resumed) in [(false, false), (false, true), (true, false)] {
