@@ -109,6 +109,15 @@ impl EngineArg {
 }
 
 #[derive(Clone, Copy, ValueEnum, PartialEq, Eq, Debug)]
+pub enum SpliceArg {
+    /// BPF where it is permitted and works, else copying
+    Auto,
+    /// BPF, or do not start
+    Bpf,
+    Off,
+}
+
+#[derive(Clone, Copy, ValueEnum, PartialEq, Eq, Debug)]
 pub enum LogFormatArg {
     Human,
     Json,
@@ -159,6 +168,9 @@ pub struct RunArgs {
     /// How the kernel is spoken to
     #[arg(long, value_name = "ENGINE")]
     pub engine: Option<EngineArg>,
+    /// Whether the kernel carries busy tunnels by itself; also goes before what FILE says
+    #[arg(long, value_name = "HOW")]
+    pub splice: Option<SpliceArg>,
     /// Where the instance can be asked: unix:PATH, 127.0.0.1:port, or off; overrides the file
     #[arg(long, value_name = "ADDR")]
     pub admin: Option<String>,

@@ -1,13 +1,15 @@
 //! `fourfold run`: configuration and machine into shards, then signals until the end.
 
-use crate::args::{LogFormatArg, LogLevelArg, RunArgs};
+use crate::args::{LogFormatArg, LogLevelArg, RunArgs, SpliceArg};
 use crate::{check, doctor, foreign, logging, machine, targets};
 use anyhow::Context;
 use fourfold_base::Millis;
-use fourfold_config::{Checked, EngineChoice, Flags, LogFormat, LogLevel, Plan};
+use fourfold_config::{Checked, EngineChoice, Flags, LogFormat, LogLevel, Plan, SpliceMode};
 use fourfold_control::place::{self, Bound};
 use fourfold_control::{About, server, watch};
-use fourfold_engine::{Demand, Engine, Limits, Listen, Shard, ShardPlan, choose_engine, plan_shards, spawn};
+use fourfold_engine::{
+    Demand, Engine, Kernel, Limits, Listen, Shard, ShardPlan, choose_engine, plan_shards, spawn,
+};
 use fourfold_proxy::access::Writer;
 use fourfold_proxy::{AvoidedPath, Mail, Proxy, Shared, SharedLog, Totals};
 use fourfold_sys::clock::{monotonic_ms, monotonic_us};
@@ -60,6 +62,13 @@ fn read_plan(args: &RunArgs) -> anyhow::Result<Option<Plan>> {
         }
     };
     eprint!("{}", warnings.render_human());
+    if let Some(splice) = args.splice {
+        plan.splice.mode = match splice {
+            SpliceArg::Auto => SpliceMode::Auto,
+            SpliceArg::Bpf => SpliceMode::Bpf,
+            SpliceArg::Off => SpliceMode::Off,
+        };
+    }
     // Of a file's plan it overrides what is written; of flags it has been judged with the others.
     if let Some(text) = args.admin.as_deref().filter(|_| args.file.is_some()) {
         match fourfold_config::parse_admin(text) {
@@ -95,7 +104,7 @@ pub struct Instance {
 
 impl Instance {
     /// Starts everything or nothing.
-    pub fn start(plan: Plan) -> anyhow::Result<Self> {
+    pub fn start(mut plan: Plan) -> anyhow::Result<Self> {
         let machine_facts = machine::facts().context("net.ipv4.ip_local_port_range holds no ports")?;
         let problems =
             check::problems_of_ports(&plan, &machine_facts).into_iter().chain(check::sources_missing(&plan));
@@ -111,6 +120,10 @@ impl Instance {
             anyhow::anyhow!("io_uring cannot be used ({missing}); use engine = \"epoll\"")
         })?;
         tracing::info!("engine {engine}: {why}");
+        let kernel = choose_splice(plan.splice.mode)?;
+        if kernel.is_none() {
+            plan.splice.mode = SpliceMode::Off;
+        }
         let demand = Demand {
             connections: plan.max_connections,
             shards: plan.shards.map(|shards| shards as usize),
@@ -141,7 +154,8 @@ impl Instance {
         shared.set_literal_targets()?;
         let logs = shared.logs.iter().map(start_log).collect::<anyhow::Result<_>>()?;
         let now = monotonic_ms();
-        let shards = spawn(&layout, &listen, |index| Proxy::new(Arc::clone(&shared), index, now))?;
+        let shards =
+            spawn(&layout, &listen, kernel.as_ref(), |index| Proxy::new(Arc::clone(&shared), index, now))?;
         for (state, shard) in shared.shards.iter().zip(&shards) {
             state.set_sender(shard.sender.clone());
         }
@@ -179,6 +193,28 @@ impl Instance {
             }
         }
         ended
+    }
+}
+
+/// `None`: tunnels are copied.
+fn choose_splice(mode: SpliceMode) -> anyhow::Result<Option<Arc<Kernel>>> {
+    if mode == SpliceMode::Off {
+        return Ok(None);
+    }
+    match Kernel::probe(mode == SpliceMode::Bpf) {
+        Ok(kernel) => {
+            tracing::info!("splice bpf: the kernel carries busy tunnels");
+            Ok(Some(Arc::new(kernel)))
+        }
+        Err(why) if mode == SpliceMode::Bpf => {
+            anyhow::bail!("tunnels cannot be carried by the kernel ({why}); use splice.mode = \"auto\"")
+        }
+        Err(why) => {
+            tracing::info!(
+                "splice off: busy tunnels are copied, which costs some CPU per message; BPF cannot be used: {why}"
+            );
+            Ok(None)
+        }
     }
 }
 

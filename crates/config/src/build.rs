@@ -10,9 +10,11 @@ mod pool;
 use std::collections::HashMap;
 
 use crate::form::{self, parse_admin};
-use crate::keys::{Key, access_log, admin, listener, log, proxy_protocol, top};
+use crate::keys::{Key, access_log, admin, listener, log, proxy_protocol, splice, top};
 use crate::plan::http::AccessLog;
-use crate::plan::{AdminListen, Listener, Log, LogFormat, LogLevel, Mode, Plan, Pool, ProxyProtocolIn};
+use crate::plan::{
+    AdminListen, Listener, Log, LogFormat, LogLevel, Mode, Plan, Pool, ProxyProtocolIn, Splice, SpliceMode,
+};
 use crate::section::Part;
 
 pub(crate) use http::{files, route_name, spec_of};
@@ -25,6 +27,7 @@ pub(crate) fn plan(root: &Part) -> Option<Plan> {
         max_connections: root.count(&top::MAX_CONNECTIONS).copied(),
         shards: small(root, &top::SHARDS)?,
         engine: root.choice(&top::ENGINE)?,
+        splice: splice_of(root.parts(&top::SPLICE).first())?,
         buffer_memory_bytes: root.count(&top::BUFFER_MEMORY).copied(),
         drain_timeout_ms: *root.ms(&top::DRAIN_TIMEOUT)?,
         log: log_of(root.parts(&top::LOG).first())?,
@@ -60,6 +63,17 @@ fn log_of(part: Option<&Part>) -> Option<Log> {
         return Some(Log { level: LogLevel::Info, format: LogFormat::Human });
     };
     Some(Log { level: part.choice(&log::LEVEL)?, format: part.choice(&log::FORMAT)? })
+}
+
+fn splice_of(part: Option<&Part>) -> Option<Splice> {
+    let Some(part) = part else {
+        return Some(Splice { mode: SpliceMode::Auto, messages: 64, gap_ms: 100 });
+    };
+    Some(Splice {
+        mode: part.choice(&splice::SPLICE_MODE)?,
+        messages: number(part, &splice::MESSAGES)?,
+        gap_ms: *part.ms(&splice::GAP)?,
+    })
 }
 
 fn admin_of(part: Option<&Part>) -> Option<AdminListen> {

@@ -10,7 +10,7 @@ use fourfold_balance::Algorithm;
 use crate::form::{self, Form};
 use crate::plan::http::{AccessFormat, ErrorFormat, Forwarded, ServerHeader};
 use crate::plan::pool::{ProxyProtocol, SameSite};
-use crate::plan::{EngineChoice, LogFormat, LogLevel, Mode, PortMode};
+use crate::plan::{EngineChoice, LogFormat, LogLevel, Mode, PortMode, SpliceMode};
 use fourfold_http::path::{EncodedSlashes, Slashes};
 
 pub(crate) const LISTENERS_MAX: usize = 1_024;
@@ -53,6 +53,7 @@ macro_rules! sections {
 sections! {
     Top = top, "at the top of the file";
     Log = log, "[log]";
+    Splice = splice, "[splice]";
     Admin = admin, "[admin]";
     Listener = listener, "[[listener]]";
     ProxyProtocol = proxy_protocol, "[listener.proxy_protocol]";
@@ -179,6 +180,11 @@ pub(crate) trait Choices: Copy + 'static {
 impl Choices for EngineChoice {
     const ALL: &'static [(&'static str, Self)] =
         &[("auto", EngineChoice::Auto), ("uring", EngineChoice::Uring), ("epoll", EngineChoice::Epoll)];
+}
+
+impl Choices for SpliceMode {
+    const ALL: &'static [(&'static str, Self)] =
+        &[("auto", SpliceMode::Auto), ("bpf", SpliceMode::Bpf), ("off", SpliceMode::Off)];
 }
 
 impl Choices for LogLevel {
@@ -334,6 +340,10 @@ section! { top {
         choice::<EngineChoice>(&[]),
         Default::Text("auto"), "0.1",
         "Kernel interface. `auto` probes io_uring and says at start what it chose and why.";
+    SPLICE = "splice",
+        Kind::Table(Section::Splice),
+        Default::Derived("the defaults of its keys"), "0.1",
+        "Busy tunnels of small messages, WebSockets among them, are carried by the kernel alone (BPF sockmap).";
     BUFFER_MEMORY = "buffer_memory",
         bytes(1 << 20, 1 << 40),
         Default::Derived("an eighth of the machine's memory, or of the cgroup's limit"), "0.1",
@@ -367,6 +377,22 @@ section! { admin {
         Default::Derived("a socket in the runtime directory, see the guide"), "0.1",
         "Where `fourfold show` and others ask: a UNIX socket that only its owner may use, or a TCP address of this \
          machine's loopback, which every local user may use. `off`: nowhere.";
+} }
+
+section! { splice {
+    SPLICE_MODE = "mode",
+        choice::<SpliceMode>(&[]),
+        Default::Text("auto"), "0.1",
+        "`auto` uses BPF where the kernel is Linux 6.16, permits it and passes a trial, and copies elsewhere; `bpf` takes \
+         any kernel that passes and refuses to start on one that does not; `off` copies.";
+    MESSAGES = "messages",
+        Kind::Count { min: 1, max: 250, unit: "messages" },
+        Default::Text("64"), "0.1",
+        "A tunnel is busy after so many messages in a row, in both directions together, each of less than 16 KiB.";
+    GAP = "gap",
+        duration(1),
+        Default::Text("100ms"), "0.1",
+        "The longest time between two messages of such a row.";
 } }
 
 section! { log {

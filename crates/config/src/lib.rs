@@ -51,7 +51,7 @@ pub use fourfold_balance::Algorithm;
 pub use fourfold_ports::{PortSpan, SourceSet};
 pub use plan::{
     AdminListen, EngineChoice, HostPort, Listener, Log, LogFormat, LogLevel, Mode, Plan, Pool, PortMode,
-    ProxyProtocolIn, Server, http, pool, template,
+    ProxyProtocolIn, Server, Splice, SpliceMode, http, pool, template,
 };
 pub use reference::{json_schema, key_reference};
 pub use value::{ValueError, parse_bytes, parse_count, parse_duration_ms};

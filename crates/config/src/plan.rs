@@ -27,6 +27,7 @@ pub struct Plan {
     /// Number of shards; `None`: derived from cores, `max_connections` and the descriptor limit.
     pub shards: Option<u32>,
     pub engine: EngineChoice,
+    pub splice: Splice,
     /// For the buffers of all shards; `None`: a part of the machine's memory.
     pub buffer_memory_bytes: Option<u64>,
     /// How long a graceful stop waits for connections to end; 0: not at all.
@@ -87,6 +88,29 @@ pub enum AdminListen {
     Unix(String),
     /// On the loopback.
     Tcp(SocketAddr),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpliceMode {
+    /// BPF where it works, else copying.
+    Auto,
+    /// BPF, or nothing is started.
+    Bpf,
+    Off,
+}
+
+/// When tunnels are carried by the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Splice {
+    pub mode: SpliceMode,
+    /// Messages in a row that make a tunnel busy.
+    pub messages: u8,
+    /// The longest time between two of them.
+    pub gap_ms: u64,
+}
+
+impl Splice {
+    pub const OFF: Self = Self { mode: SpliceMode::Off, messages: 1, gap_ms: 1 };
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -73,7 +73,7 @@ fn main() {
     let plan = plan_shards(engine, &demand, &Limits::of_this_machine().unwrap()).unwrap();
     let counts = Arc::new(Counts::default());
     let listen = Listen { address, backlog: 4096 };
-    let shards = spawn(&plan, &[listen], |_| Acceptor(Arc::clone(&counts))).unwrap();
+    let shards = spawn(&plan, &[listen], None, |_| Acceptor(Arc::clone(&counts))).unwrap();
     let started = Instant::now();
     let connect = || {
         while !counts.stop.load(Relaxed) {

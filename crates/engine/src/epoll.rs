@@ -4,9 +4,12 @@
 
 use crate::net::{
     Close, Event, Handler, LONG_TURN_US, ListenerId, NO_OWNER, Net, NetStats, Pressure, Refused, Sock,
+    Unspliced,
 };
 use crate::net::{SEND_QUEUE_HIGH, SEND_QUEUE_LOW};
+use crate::splice::{Returned, Splices};
 use fourfold_base::Millis;
+use fourfold_sys::bpf::Splicer;
 use fourfold_sys::buffers::{BUFFER_BYTES, Buf, Pool, Queue};
 use fourfold_sys::clock::monotonic_us;
 use fourfold_sys::epoll::{Epoll, Ready, Waker};
@@ -63,6 +66,8 @@ struct State {
     carried: bool,
     /// In `dirty`.
     dirty: bool,
+    /// The kernel carries what comes.
+    spliced: bool,
 }
 
 impl State {
@@ -85,6 +90,7 @@ impl State {
             bulk: false,
             carried: false,
             dirty: false,
+            spliced: false,
         }
     }
 }
@@ -109,15 +115,19 @@ pub struct EpollNet {
     carried: VecDeque<Sock>,
     dirty: Vec<Sock>,
     closed: VecDeque<u64>,
+    splices: Splices,
+    /// To be spliced once what the app sent has left.
+    preparing: Vec<[Sock; 2]>,
     now_us: u64,
     buffer_shortages: u64,
     turns: u64,
     long_turns: u64,
 }
 
-/// Marks the data of listeners and of the waker apart from sockets, whose generation never has the top bit.
+/// Marks the data of listeners, of the waker and of the splicer apart from sockets, whose generation never has the top bit.
 const LISTENER: u64 = 1 << 63;
 const WAKER: u64 = u64::MAX;
+const SPLICER: u64 = u64::MAX - 1;
 const GENERATIONS: u32 = 0x7FFF_FFFF;
 
 impl EpollNet {
@@ -144,11 +154,20 @@ impl EpollNet {
             carried: VecDeque::new(),
             dirty: Vec::new(),
             closed: VecDeque::new(),
+            splices: Splices::none(),
+            preparing: Vec::new(),
             now_us: monotonic_us(),
             buffer_shortages: 0,
             turns: 0,
             long_turns: 0,
         })
+    }
+
+    /// Lets the kernel carry tunnels. The splicer's descriptors must be in the calling thread's table.
+    pub fn set_splicer(&mut self, splicer: Splicer) -> Result<(), Errno> {
+        self.epoll.add_input(splicer.events_fd(), SPLICER)?;
+        self.splices = Splices::new(splicer);
+        Ok(())
     }
 }
 
@@ -238,6 +257,7 @@ impl Net for EpollNet {
     fn close(&mut self, sock: Sock, how: Close) {
         let Some(state) = live(&mut self.states, sock) else { return };
         state.queue.clear(&mut self.pool);
+        self.splices.dissolve(sock);
         let fresh = State { generation: (state.generation + 1) & GENERATIONS, ..State::new() };
         let owner = std::mem::replace(state, fresh).owner;
         if how == Close::Reset {
@@ -274,6 +294,33 @@ impl Net for EpollNet {
         socket::bytes_acked(sock.index as RawFd, made).ok()
     }
 
+    fn splice(&mut self, a: Sock, b: Sock) -> bool {
+        let may = |state: &mut State| {
+            let open = state.phase == Phase::Open && state.wanted && !state.ended;
+            open && !state.full && !state.finish && !state.spliced
+        };
+        if !self.splices.has_room() || ![a, b].iter().all(|sock| self.state(*sock).is_some_and(may)) {
+            return false;
+        }
+        for sock in [a, b] {
+            self.state(sock).into_iter().for_each(|state| state.spliced = true);
+        }
+        self.preparing.push([a, b]);
+        true
+    }
+
+    fn unsplice(&mut self, sock: Sock) {
+        self.leave(sock, Unspliced::Asked);
+    }
+
+    fn carried(&self, sock: Sock) -> u64 {
+        self.splices.carried(sock)
+    }
+
+    fn under_way(&self, sock: Sock) -> u64 {
+        self.splices.under_way(sock)
+    }
+
     fn pool(&self) -> &Pool {
         &self.pool
     }
@@ -285,6 +332,7 @@ impl Net for EpollNet {
         // What the app did outside events: start, mail, timers. If that tells it something new, its deadline is void, and it
         // may even be finished: then this turn does not wait.
         let told = self.settle(handler);
+        let deadline = [deadline, self.splices.due()].into_iter().flatten().min();
         let over_us = monotonic_us();
         self.long_turns += u64::from(self.turns > 0 && over_us - self.now_us > LONG_TURN_US);
         let timeout = match deadline {
@@ -301,6 +349,7 @@ impl Net for EpollNet {
             self.settle(handler);
         }
         self.ready = ready;
+        self.take_back(handler);
         self.read_carried(handler);
         result
     }
@@ -350,6 +399,9 @@ impl EpollNet {
         if ready.data == WAKER {
             return self.waker.clear();
         }
+        if ready.data == SPLICER {
+            return self.leave_told();
+        }
         if ready.data & LISTENER != 0 {
             return self.accept_some(ListenerId((ready.data & !LISTENER) as u32), handler);
         }
@@ -358,6 +410,7 @@ impl EpollNet {
         state.readable |= ready.readable || ready.ended || ready.error;
         state.ended |= ready.ended || ready.error;
         let (phase, owner, wanted, readable) = (state.phase, state.owner, state.wanted, state.readable);
+        let (spliced, ended) = (state.spliced, state.ended);
         match phase {
             Phase::Connecting if ready.error => {
                 let errno = socket::take_error(sock.index as RawFd).err().unwrap_or(Errno::ECONNRESET);
@@ -371,7 +424,11 @@ impl EpollNet {
                 if ready.writable && std::mem::take(&mut self.states[sock.index as usize].blocked) {
                     self.transmit(sock, handler);
                 }
-                if readable && wanted {
+                if spliced && !ready.broken {
+                    if ended {
+                        self.leave(sock, Unspliced::Ended);
+                    }
+                } else if readable && wanted && !spliced {
                     self.read(sock, handler);
                 } else if ready.broken {
                     // Nobody reads, so nobody else would find out.
@@ -422,9 +479,8 @@ impl EpollNet {
 
     /// Reads once and hands the bytes on.
     fn read<H: Handler<Self>>(&mut self, sock: Sock, handler: &mut H) {
-        let Some(state) = live(&mut self.states, sock).filter(|s| s.phase == Phase::Open && s.wanted) else {
-            return;
-        };
+        let readable = |state: &&mut State| state.phase == Phase::Open && state.wanted && !state.spliced;
+        let Some(state) = live(&mut self.states, sock).filter(readable) else { return };
         let (owner, bulk) = (state.owner, state.bulk);
         let mut buffers = std::mem::take(&mut self.scratch);
         // While buffers are scarce nobody gets more than one.
@@ -489,6 +545,76 @@ impl EpollNet {
         handler.on_event(self, Event::Failed { sock, owner, errno });
     }
 
+    /// `false`: both stay with user space, which was told so unless they are gone.
+    fn begin_splice<H: Handler<Self>>(&mut self, socks: [Sock; 2], handler: &mut H) -> bool {
+        let quiet = |state: &mut State| {
+            state.phase == Phase::Open && state.queue.is_empty() && !state.finish && !state.ended
+        };
+        let ready = socks.iter().all(|sock| self.state(*sock).is_some_and(quiet));
+        if !ready || !self.splices.begin(socks.map(|sock| (sock, sock.index as RawFd))) {
+            for sock in socks {
+                let Some(state) = self.state(sock) else { continue };
+                state.spliced = false;
+                let owner = state.owner;
+                self.carry(sock);
+                handler.on_event(self, Event::Unspliced { sock, owner, bytes: 0, why: Unspliced::Never });
+            }
+            return false;
+        }
+        for sock in socks {
+            // Without it nobody would learn of the end.
+            if self.epoll.watch_end(sock.index as RawFd, pack(sock)).is_err() {
+                self.leave(sock, Unspliced::Never);
+            }
+        }
+        true
+    }
+
+    fn leave(&mut self, sock: Sock, why: Unspliced) {
+        let Some(peer) = self.splices.carrying_with(sock) else { return };
+        self.splices.leave([sock, peer].map(|sock| (sock, sock.index as RawFd)), why, self.now_us / 1000);
+    }
+
+    fn leave_told(&mut self) {
+        while let Some((sock, why)) = self.splices.told() {
+            self.leave(sock, why);
+        }
+    }
+
+    /// Gives back what the kernel has done with.
+    fn take_back<H: Handler<Self>>(&mut self, handler: &mut H) {
+        let fd_of = |sock: Sock| Some(sock.index as RawFd);
+        while let Some(returned) = self.splices.returned(self.now_us / 1000, fd_of) {
+            self.give_back(returned, handler);
+            self.settle(handler);
+        }
+    }
+
+    fn give_back<H: Handler<Self>>(&mut self, returned: Returned, handler: &mut H) {
+        let Returned { sock, bytes, rest, why, .. } = returned;
+        let Some(state) = live(&mut self.states, sock).filter(|state| state.phase == Phase::Open) else {
+            return;
+        };
+        state.spliced = false;
+        state.readable = true;
+        let (owner, output) = (state.owner, state.output);
+        let watched = self.epoll.watch_again(sock.index as RawFd, pack(sock), output);
+        handler.on_event(self, Event::Unspliced { sock, owner, bytes, why });
+        for piece in rest.chunks(BUFFER_BYTES) {
+            if self.state(sock).is_none() {
+                return;
+            }
+            match self.write(piece) {
+                Some(buf) => handler.on_event(self, Event::Received { sock, owner, buf }),
+                None => return self.fail(sock, Errno::ENOBUFS, handler),
+            }
+        }
+        match watched {
+            Ok(()) => self.carry(sock),
+            Err(errno) => self.fail(sock, errno, handler),
+        }
+    }
+
     fn carry(&mut self, sock: Sock) {
         let Some(state) = live(&mut self.states, sock) else { return };
         if !std::mem::replace(&mut state.carried, true) {
@@ -522,6 +648,8 @@ impl EpollNet {
             } else if let Some(owner) = self.closed.pop_front() {
                 told = true;
                 handler.on_event(self, Event::Closed { owner });
+            } else if let Some(socks) = self.preparing.pop() {
+                told |= !self.begin_splice(socks, handler);
             } else {
                 return told;
             }
@@ -541,7 +669,7 @@ impl EpollNet {
                 socket::transmit(sock.index as RawFd, &mut self.pool, &mut state.queue, state.finish);
             state.blocked = result == Err(Errno::EAGAIN);
             if state.blocked && !std::mem::replace(&mut state.output, true) {
-                result = self.epoll.add_output(sock.index as RawFd, pack(sock)).map(|()| false);
+                result = self.epoll.watch_again(sock.index as RawFd, pack(sock), true).map(|()| false);
             }
             match result {
                 Ok(_) | Err(Errno::EINTR | Errno::EAGAIN) => {}

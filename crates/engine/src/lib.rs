@@ -11,14 +11,18 @@ mod mailbox;
 mod net;
 mod shard;
 pub mod sim;
+mod splice;
 mod uring;
 
 pub use epoll::EpollNet;
+pub use fourfold_sys::bpf::Kernel;
 pub use fourfold_sys::buffers::{BUFFER_BYTES, Buf};
 pub use fourfold_sys::socket::{Local, Step};
 pub use fourfold_sys::{Errno, epoll::Waker};
 pub use mailbox::{MAIL_QUEUED_MAX, Mailbox, Sender, mailbox};
-pub use net::{App, Close, Event, Handler, ListenerId, NO_OWNER, Net, NetStats, Pressure, Refused, Sock};
+pub use net::{
+    App, Close, Event, Handler, ListenerId, NO_OWNER, Net, NetStats, Pressure, Refused, Sock, Unspliced,
+};
 pub use net::{SEND_QUEUE_HIGH, SEND_QUEUE_LOW};
 pub use shard::{
     Demand, Engine, Limits, Listen, Shard, ShardPlan, SpawnError, choose_engine, plan_shards, run_app, spawn,

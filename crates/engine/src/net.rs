@@ -106,10 +106,35 @@ pub enum Event {
         sock: Sock,
         owner: u64,
     },
+    /// What `sock` receives is the app's again: the kernel had carried `bytes` of it to the other socket of [`Net::splice`], whose
+    /// queue has them all. [`Event::Received`] goes on from there if the socket is read.
+    Unspliced {
+        sock: Sock,
+        owner: u64,
+        bytes: u64,
+        why: Unspliced,
+    },
     /// The kernel has let go of a socket that was closed: its tuple and descriptor are free. Nothing follows for this socket.
     Closed {
         owner: u64,
     },
+}
+
+/// Why the kernel carries no longer.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Unspliced {
+    /// It never did: bytes were on their way for too long, or a socket could not be taken.
+    Never,
+    /// By [`Net::unsplice`].
+    Asked,
+    /// A side has sent FIN.
+    Ended,
+    /// A side takes less than comes for it.
+    Slow,
+    /// Amounts so large that they are better copied.
+    Bulk,
+    /// Bytes were lost; both sockets want a reset.
+    Lost,
 }
 
 /// Counts for headroom and tests.
@@ -170,6 +195,25 @@ pub trait Net: Sized {
     /// what was not acknowledged may have arrived or not. The FIN that [`Net::finish`] asked for counts as one more. `None`: the
     /// kernel does not say. Not on the data path: costs system calls.
     fn acked(&mut self, sock: Sock) -> Option<u64>;
+
+    /// Lets the kernel carry what either of two open sockets receives to the other; both are read. `false`: it does not here, or not
+    /// now, and nothing has changed. `true`: it does, or will once what is on its way has arrived; until [`Event::Unspliced`], which
+    /// comes for each of the two, nothing of what that one receives is told. A failure is told as ever, an end after
+    /// `Unspliced`; closing one ends it for both.
+    fn splice(&mut self, _a: Sock, _b: Sock) -> bool {
+        false
+    }
+    /// Takes both directions back.
+    fn unsplice(&mut self, _sock: Sock) {}
+    /// What the kernel has carried so far of what a spliced socket received. Not on the data path: costs a system call.
+    fn carried(&self, _sock: Sock) -> u64 {
+        0
+    }
+
+    /// Of these, while the socket is taken back, what has not reached the other's queue: a slow reader takes it without an event.
+    fn under_way(&self, _sock: Sock) -> u64 {
+        0
+    }
 
     /// The shard's buffers, for the methods below.
     fn pool(&self) -> &Pool;

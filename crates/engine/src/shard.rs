@@ -2,6 +2,7 @@
 
 use crate::{App, EpollNet, Mailbox, Net, Sender, UringNet, mailbox};
 use fourfold_base::tables::{SHARDS_MAX, Tables, share};
+use fourfold_sys::bpf::{self, Kernel, Splicer};
 use fourfold_sys::buffers::{BUFFER_BYTES, POOL_BUFFERS_MAX};
 use fourfold_sys::epoll::Waker;
 use fourfold_sys::socket::{self, Step};
@@ -10,7 +11,7 @@ use fourfold_sys::{Errno, descriptors, machine, signals};
 use std::fmt;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -258,10 +259,12 @@ fn await_address(address: &SocketAddr) -> Result<(), SpawnError> {
     }
 }
 
-/// Starts all shards or none. Listeners of all shards are open before the first connection is accepted.
+/// Starts all shards or none. Listeners of all shards are open before the first connection is accepted. `kernel`: that carries
+/// tunnels, if it does.
 pub fn spawn<A, M>(
     plan: &ShardPlan,
     listen: &[Listen],
+    kernel: Option<&Arc<Kernel>>,
     mut make: impl FnMut(usize) -> A,
 ) -> Result<Vec<Shard<A, M>>, SpawnError>
 where
@@ -296,7 +299,8 @@ where
             Engine::Uring | Engine::Epoll => Listeners::Moved(set),
         };
         let (gate, opens) = mpsc::channel::<()>();
-        let start = Start { plan: plan.clone(), listeners, mailbox, report: report.clone(), opens };
+        let (plan, report) = (plan.clone(), report.clone());
+        let start = Start { plan, listeners, mailbox, report, opens, kernel: kernel.map(Arc::clone) };
         let app = make(index);
         let thread = thread::Builder::new()
             .name(format!("shard-{index}"))
@@ -331,6 +335,7 @@ struct Start<M> {
     mailbox: Mailbox<M>,
     report: mpsc::Sender<Result<(), SpawnError>>,
     opens: mpsc::Receiver<()>,
+    kernel: Option<Arc<Kernel>>,
 }
 
 impl<M: Send> Start<M> {
@@ -338,23 +343,38 @@ impl<M: Send> Start<M> {
     where
         A: App<EpollNet, Mail = M> + App<UringNet, Mail = M>,
     {
-        let Self { plan, listeners, mailbox, report, opens } = self;
+        let Self { plan, listeners, mailbox, report, opens, kernel } = self;
         signals::block_in_this_thread();
         let waker = mailbox.waker().clone();
         match plan.engine {
             Engine::Epoll => {
-                let net = private_epoll(&plan, listeners, waker);
+                let mut net = private_epoll(&plan, listeners, waker);
+                if let (Ok(net), Some(splicer)) = (&mut net, kernel.and_then(splicer)) {
+                    net.set_splicer(splicer).unwrap_or_else(|errno| not_spliced(&errno));
+                }
                 serve(net, app, &mailbox, report, opens)
             }
             Engine::Uring => {
                 let Listeners::Moved(listeners) = listeners else { return Err(Errno::EINVAL) };
                 let (accepts, connects) = (plan.accept_slots, plan.connect_slots);
-                let net = UringNet::new(listeners, waker, accepts, connects, plan.buffers_per_shard)
+                let mut net = UringNet::new(listeners, waker, accepts, connects, plan.buffers_per_shard)
                     .map_err(SpawnError::Uring);
+                if let (Ok(net), Some(splicer)) = (&mut net, kernel.and_then(splicer)) {
+                    net.set_splicer(splicer);
+                }
                 serve(net, app, &mailbox, report, opens)
             }
         }
     }
+}
+
+/// In this thread's table of descriptors.
+fn splicer(kernel: Arc<Kernel>) -> Option<Splicer> {
+    Splicer::new(&kernel, bpf::TUNNELS_MAX).inspect_err(|why| not_spliced(why)).ok()
+}
+
+fn not_spliced(why: &dyn fmt::Display) {
+    tracing::warn!("this shard copies all tunnels: {why}");
 }
 
 fn private_epoll(plan: &ShardPlan, listeners: Listeners, waker: Waker) -> Result<EpollNet, SpawnError> {

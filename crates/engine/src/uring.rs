@@ -8,17 +8,20 @@
 
 use crate::net::{
     Close, Event, Handler, LONG_TURN_US, ListenerId, NO_OWNER, Net, NetStats, Pressure, Refused, Sock,
+    Unspliced,
 };
 use crate::net::{SEND_QUEUE_HIGH, SEND_QUEUE_LOW};
+use crate::splice::{Returned, Splices};
 use fourfold_base::Millis;
 use fourfold_base::tables::ACCEPTS_MAX;
 use fourfold_sys::Errno;
+use fourfold_sys::bpf::Splicer;
 use fourfold_sys::buffers::{BUFFER_BYTES, Buf, Pool, Queue};
 use fourfold_sys::clock::monotonic_us;
 use fourfold_sys::epoll::Waker;
 use fourfold_sys::socket::{self, Local, Step};
 use fourfold_sys::uring::{Completion, Ring, Unavailable, end_receive_installed, shutdown_installed};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -35,6 +38,9 @@ const PROVIDED_MOST_MAX: usize = 2048;
 /// How often, and how long each time, a net that is dropped waits for its listeners to be let go.
 const FAREWELL_TURNS: usize = 100;
 const FAREWELL_TURN_MS: u64 = 10;
+
+/// How long two sockets may take to become quiet before they are spliced.
+const PREPARING_MS: Millis = 100;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
@@ -69,14 +75,17 @@ enum Op {
     Close,
     Peer,
     Watch,
+    /// The end of a spliced socket.
+    Hangup,
+    Splicer,
 }
 
 impl Op {
-    const ALL: [Op; 16] = {
+    const ALL: [Op; 18] = {
         use Op::*;
         [
             Accept, Waker, Socket, Option, Bind, Connect, Receive, Bulk, Send, Install, Shutdown, Quit,
-            Cancel, Close, Peer, Watch,
+            Cancel, Close, Peer, Watch, Hangup, Splicer,
         ]
     };
     fn of(step: Step) -> Self {
@@ -128,6 +137,24 @@ struct State {
     dirty: bool,
     starved: bool,
     watch: Watch,
+    splice: Splice,
+    /// Its end is waited for as a spliced socket's.
+    hangup: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Splice {
+    Not,
+    /// Not read any more; what is on its way arrives.
+    Preparing,
+    /// The kernel's, until [`Event::Unspliced`].
+    Carried,
+}
+
+/// Two sockets on their way to the kernel.
+struct Preparing {
+    socks: [Sock; 2],
+    until: Millis,
 }
 
 /// Whether the end of a socket that is not read is waited for. It is asked once: after the peer's FIN every further question
@@ -163,6 +190,8 @@ impl State {
             dirty: false,
             starved: false,
             watch: Watch::Not,
+            splice: Splice::Not,
+            hangup: false,
         }
     }
 }
@@ -209,6 +238,12 @@ pub struct UringNet {
     dirty: Vec<Sock>,
     starved: VecDeque<Sock>,
     closed: VecDeque<u64>,
+    splices: Splices,
+    preparing: Vec<Preparing>,
+    /// To be taken back.
+    leaving: Vec<(Sock, Unspliced)>,
+    /// Ordinary descriptors of sockets that leave.
+    leaving_fds: HashMap<Sock, OwnedFd>,
     now_us: u64,
     buffer_shortages: u64,
     turns: u64,
@@ -256,11 +291,21 @@ impl UringNet {
             dirty: Vec::new(),
             starved: VecDeque::new(),
             closed: VecDeque::new(),
+            splices: Splices::none(),
+            preparing: Vec::new(),
+            leaving: Vec::new(),
+            leaving_fds: HashMap::new(),
             now_us: monotonic_us(),
             buffer_shortages: 0,
             turns: 0,
             long_turns: 0,
         })
+    }
+
+    /// Lets the kernel carry tunnels.
+    pub fn set_splicer(&mut self, splicer: Splicer) {
+        self.ring.watch(splicer.events_fd(), pack(Op::Splicer, Sock { index: 0, generation: 0 }));
+        self.splices = Splices::new(splicer);
     }
 }
 
@@ -369,7 +414,9 @@ impl Net for UringNet {
         }
         let send = state.sending.then_some(Op::Send);
         let watch = (state.watch == Watch::InFlight).then_some(Op::Watch);
-        for op in [send, watch, connecting.then_some(Op::Connect)].into_iter().flatten() {
+        let hangup = state.hangup.then_some(Op::Hangup);
+        self.dissolve(sock);
+        for op in [send, watch, hangup, connecting.then_some(Op::Connect)].into_iter().flatten() {
             self.ring.cancel(pack(op, sock), pack(Op::Cancel, sock));
         }
         self.close_when_quiet(sock);
@@ -400,6 +447,40 @@ impl Net for UringNet {
         let fd = self.ordinary(sock).ok()?;
         socket::bytes_acked(fd.as_raw_fd(), sock.index >= self.accept_slots).ok()
     }
+
+    fn splice(&mut self, a: Sock, b: Sock) -> bool {
+        let may = |state: &mut State| {
+            let open = state.phase == Phase::Open && state.wanted && !state.ended;
+            open && !state.full && !state.finish && state.splice == Splice::Not
+        };
+        let both = [a, b].iter().all(|sock| live(&mut self.states, *sock).is_some_and(may));
+        if !both || !self.splices.has_room() {
+            return false;
+        }
+        for sock in [a, b] {
+            let Some(state) = live(&mut self.states, sock) else { continue };
+            state.splice = Splice::Preparing;
+            if state.armed && state.bulk_op == 0 && !std::mem::replace(&mut state.cancelling, true) {
+                self.ring.cancel(pack(Op::Receive, sock), pack(Op::Cancel, sock));
+            }
+            mark_dirty(&mut self.dirty, state, sock);
+        }
+        self.preparing.push(Preparing { socks: [a, b], until: self.now() + PREPARING_MS });
+        true
+    }
+
+    fn unsplice(&mut self, sock: Sock) {
+        self.leaving.push((sock, Unspliced::Asked));
+    }
+
+    fn carried(&self, sock: Sock) -> u64 {
+        self.splices.carried(sock)
+    }
+
+    fn under_way(&self, sock: Sock) -> u64 {
+        self.splices.under_way(sock)
+    }
+
     fn pool(&self) -> &Pool {
         &self.pool
     }
@@ -413,6 +494,8 @@ impl Net for UringNet {
         self.lend_buffers();
         self.arm_unarmed();
         let kept = std::mem::take(&mut self.completions);
+        let preparing = self.preparing.first().map(|first| first.until);
+        let deadline = [deadline, preparing, self.splices.due()].into_iter().flatten().min();
         let over_us = monotonic_us();
         self.long_turns += u64::from(self.turns > 0 && over_us - self.now_us > LONG_TURN_US);
         let timeout = match deadline {
@@ -429,6 +512,8 @@ impl Net for UringNet {
         }
         self.batch = batch;
         self.settle(handler);
+        self.give_up_preparing(handler);
+        self.take_back(handler);
         result
     }
 
@@ -536,6 +621,8 @@ impl UringNet {
             Op::Quit => self.on_quit(completion, sock),
             Op::Watch => self.on_watch(completion, sock, handler),
             Op::Close => self.on_close(sock),
+            Op::Hangup => self.on_hangup(completion, sock, handler),
+            Op::Splicer => self.on_splicer(completion),
             // A cancel reports only that there was nothing to cancel; a peer question is answered where it is asked.
             Op::Cancel | Op::Peer => {}
         }
@@ -644,6 +731,7 @@ impl UringNet {
     }
 
     fn on_end<H: Handler<Self>>(&mut self, sock: Sock, handler: &mut H) {
+        self.abort_splice(sock, handler);
         let Some(state) = live(&mut self.states, sock) else { return };
         // The send that failed has taken the error: an end is what is left of it.
         if let Some(errno) = state.broken {
@@ -703,7 +791,7 @@ impl UringNet {
             Err(Errno::EAGAIN | Errno::EINTR) => {}
             Err(errno) => return self.fail_send(sock, errno, handler),
         }
-        if !state.queue.is_empty() || state.finish {
+        if !state.queue.is_empty() || state.finish || state.splice == Splice::Preparing {
             mark_dirty(&mut self.dirty, state, sock);
         }
         if state.full && state.queue.bytes() <= SEND_QUEUE_LOW {
@@ -755,6 +843,145 @@ impl UringNet {
         if let Some(state) = live(&mut self.states, sock).filter(|state| state.phase == Phase::Open) {
             let owner = state.owner;
             handler.on_event(self, Event::Finished { sock, owner });
+        }
+    }
+
+    // Tunnels that the kernel carries.
+
+    fn preparing_with(&self, sock: Sock) -> Option<usize> {
+        self.preparing.iter().position(|one| one.socks.contains(&sock))
+    }
+
+    /// Hands two sockets over once nothing of theirs is on its way.
+    fn begin_splice<H: Handler<Self>>(&mut self, sock: Sock, handler: &mut H) {
+        let Some(index) = self.preparing_with(sock) else { return };
+        let Some(Preparing { socks: [a, b], .. }) = self.preparing.get(index) else { return };
+        let (a, b) = (*a, *b);
+        let quiet = |state: &mut State| {
+            let still = !state.armed && !state.sending && state.queue.is_empty() && !state.finish;
+            still && state.phase == Phase::Open && !state.ended
+        };
+        if ![a, b].iter().all(|sock| live(&mut self.states, *sock).is_some_and(quiet)) {
+            return;
+        }
+        let fds = self.ordinary(a).and_then(|fd_a| Ok([fd_a, self.ordinary(b)?]));
+        let Ok([fd_a, fd_b]) = &fds else { return self.abort_splice(sock, handler) };
+        if !self.splices.begin([(a, fd_a.as_raw_fd()), (b, fd_b.as_raw_fd())]) {
+            return self.abort_splice(sock, handler);
+        }
+        self.preparing.remove(index);
+        for sock in [a, b] {
+            let Some(state) = live(&mut self.states, sock) else { continue };
+            state.splice = Splice::Carried;
+            if !std::mem::replace(&mut state.hangup, true) {
+                state.in_flight += 1;
+                self.ring.watch_end(sock.index, pack(Op::Hangup, sock));
+            }
+        }
+    }
+
+    /// Two sockets stay with user space after all.
+    fn abort_splice<H: Handler<Self>>(&mut self, sock: Sock, handler: &mut H) {
+        let Some(index) = self.preparing_with(sock) else { return };
+        let Preparing { socks, .. } = self.preparing.remove(index);
+        for sock in socks {
+            let Some(state) = live(&mut self.states, sock) else { continue };
+            state.splice = Splice::Not;
+            mark_dirty(&mut self.dirty, state, sock);
+            let owner = state.owner;
+            handler.on_event(self, Event::Unspliced { sock, owner, bytes: 0, why: Unspliced::Never });
+        }
+    }
+
+    fn give_up_preparing<H: Handler<Self>>(&mut self, handler: &mut H) {
+        let now = self.now();
+        while let Some(Preparing { socks: [sock, _], .. }) =
+            self.preparing.first().filter(|first| first.until <= now)
+        {
+            self.abort_splice(*sock, handler);
+        }
+    }
+
+    fn on_hangup<H: Handler<Self>>(&mut self, completion: &Completion, sock: Sock, handler: &mut H) {
+        let Some(state) = known(&mut self.states, sock) else { return };
+        state.hangup = false;
+        if state.splice == Splice::Carried && state.phase == Phase::Open {
+            match completion.is_broken() {
+                true => self.fail(sock, Errno::ECONNRESET, handler),
+                false => self.leaving.push((sock, Unspliced::Ended)),
+            }
+        }
+        self.landed(sock);
+    }
+
+    fn on_splicer(&mut self, completion: &Completion) {
+        while let Some(told) = self.splices.told() {
+            self.leaving.push(told);
+        }
+        if !completion.more
+            && let Some(fd) = self.splices.events_fd()
+        {
+            self.ring.watch(fd, pack(Op::Splicer, Sock { index: 0, generation: 0 }));
+        }
+    }
+
+    fn leave<H: Handler<Self>>(&mut self, sock: Sock, why: Unspliced, handler: &mut H) {
+        if self.preparing_with(sock).is_some() {
+            return self.abort_splice(sock, handler);
+        }
+        let Some(peer) = self.splices.carrying_with(sock) else { return };
+        for one in [sock, peer] {
+            match self.ordinary(one) {
+                Ok(fd) => drop(self.leaving_fds.insert(one, fd)),
+                // No descriptor to spare for the way back.
+                Err(errno) => return self.fail(sock, errno, handler),
+            }
+        }
+        let number = |sock: &Sock| self.leaving_fds.get(sock).map(AsRawFd::as_raw_fd);
+        if let (Some(fd), Some(peer_fd)) = (number(&sock), number(&peer)) {
+            self.splices.leave([(sock, fd), (peer, peer_fd)], why, self.now_us / 1000);
+        }
+    }
+
+    /// Gives back what the kernel has done with.
+    fn take_back<H: Handler<Self>>(&mut self, handler: &mut H) {
+        loop {
+            let fds = &self.leaving_fds;
+            let fd_of = |sock: Sock| fds.get(&sock).map(AsRawFd::as_raw_fd);
+            let Some(returned) = self.splices.returned(self.now_us / 1000, fd_of) else { return };
+            self.leaving_fds.remove(&returned.peer);
+            self.give_back(returned, handler);
+            self.settle(handler);
+        }
+    }
+
+    fn give_back<H: Handler<Self>>(&mut self, returned: Returned, handler: &mut H) {
+        let Returned { sock, bytes, rest, why, .. } = returned;
+        let Some(state) = live(&mut self.states, sock).filter(|state| state.phase == Phase::Open) else {
+            return;
+        };
+        state.splice = Splice::Not;
+        let owner = state.owner;
+        handler.on_event(self, Event::Unspliced { sock, owner, bytes, why });
+        for piece in rest.chunks(BUFFER_BYTES) {
+            if live(&mut self.states, sock).is_none() {
+                return;
+            }
+            match self.write(piece) {
+                Some(buf) => handler.on_event(self, Event::Received { sock, owner, buf }),
+                None => return self.fail(sock, Errno::ENOBUFS, handler),
+            }
+        }
+        if let Some(state) = live(&mut self.states, sock) {
+            mark_dirty(&mut self.dirty, state, sock);
+        }
+    }
+
+    /// One of two is closed: whatever was with them ends. Descriptors would keep a socket open.
+    fn dissolve(&mut self, sock: Sock) {
+        self.preparing.retain(|one| !one.socks.contains(&sock));
+        if let Some(peer) = self.splices.dissolve(sock) {
+            [sock, peer].iter().for_each(|one| drop(self.leaving_fds.remove(one)));
         }
     }
 
@@ -856,8 +1083,14 @@ impl UringNet {
             if let Some(sock) = self.dirty.pop() {
                 let Some(state) = live(&mut self.states, sock) else { continue };
                 state.dirty = false;
+                let preparing = state.splice == Splice::Preparing;
                 self.transmit(sock);
                 self.arm(sock);
+                if preparing {
+                    self.begin_splice(sock, handler);
+                }
+            } else if let Some((sock, why)) = self.leaving.pop() {
+                self.leave(sock, why, handler);
             } else if let Some(owner) = self.closed.pop_front() {
                 handler.on_event(self, Event::Closed { owner });
             } else {
@@ -892,6 +1125,9 @@ impl UringNet {
     fn arm(&mut self, sock: Sock) {
         let Some(state) = live(&mut self.states, sock) else { return };
         if state.phase != Phase::Open || !state.wanted || state.armed || state.ended || state.starved {
+            return;
+        }
+        if state.splice != Splice::Not {
             return;
         }
         // While buffers are scarce nobody gets more than one.

@@ -202,7 +202,7 @@ pub fn start(config: &HttpConfig) -> Result<RunningHttpLoad, StartError> {
     let space = config.mode.map(|mode| tuples::space(&wanted, mode, plan.shards)).transpose()?;
     let counters: Vec<_> = (0..plan.shards).map(|_| Arc::new(HttpCounters::default())).collect();
     let (end, ends) = channel();
-    let shards = spawn(&plan, &[], |index| {
+    let shards = spawn(&plan, &[], None, |index| {
         HttpLoad::new(ShardConfig {
             load: config.clone(),
             index,

@@ -231,6 +231,7 @@ impl<N: Net> Handler<N> for Origin {
                 self.close(net, Key::from_bits(owner), Close::Orderly);
             }
             Event::Closed { owner } => self.on_closed(net, Key::from_bits(owner)),
+            Event::Unspliced { .. } => {}
             Event::Connected { sock, .. } | Event::ConnectFailed { sock, .. } => {
                 net.close(sock, Close::Reset)
             }
@@ -332,7 +333,7 @@ where
     loop {
         let address = name_port(listen).map_err(StartError::Port)?;
         let listen_on = Listen { address, backlog: BACKLOG };
-        match spawn(plan, &[listen_on], &mut make) {
+        match spawn(plan, &[listen_on], None, &mut make) {
             Ok(shards) => return Ok((address, shards)),
             Err(SpawnError::Listen { errno: Errno::EADDRINUSE, .. })
                 if listen.port() == 0 && attempts.next().is_some() => {}

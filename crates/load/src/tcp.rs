@@ -125,7 +125,7 @@ pub fn start(config: &LoadConfig) -> Result<RunningLoad, StartError> {
     let space = config.mode.map(|mode| tuples::space(&wanted(config), mode, plan.shards)).transpose()?;
     let counters: Vec<_> = (0..plan.shards).map(|_| Arc::new(LoadCounters::default())).collect();
     let (end, ends) = channel();
-    let shards = spawn(&plan, &[], |index| {
+    let shards = spawn(&plan, &[], None, |index| {
         TcpLoad::new(ShardConfig {
             load: config.clone(),
             index,

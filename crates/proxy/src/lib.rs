@@ -20,6 +20,7 @@ pub mod roster;
 mod shard;
 mod shared;
 mod shed;
+mod splice;
 mod stash;
 mod tcp;
 mod tunnel;

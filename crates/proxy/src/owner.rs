@@ -45,6 +45,7 @@ pub(crate) fn of(event: &Event) -> Option<(Key, Tag)> {
         | Event::Failed { owner, .. }
         | Event::Finished { owner, .. }
         | Event::Drained { owner, .. }
+        | Event::Unspliced { owner, .. }
         | Event::Closed { owner } => parse(*owner),
     }
 }

@@ -296,7 +296,8 @@ impl Prefaces {
             | Event::Connected { .. }
             | Event::ConnectFailed { .. }
             | Event::Finished { .. }
-            | Event::Drained { .. } => {}
+            | Event::Drained { .. }
+            | Event::Unspliced { .. } => {}
         }
     }
 

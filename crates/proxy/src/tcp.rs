@@ -17,6 +17,7 @@ use crate::reason::Refusal;
 use crate::roster::{self, Row, State};
 use crate::shared::Shared;
 use crate::shed::{Holder, Whose, unsent_of};
+use crate::splice::{self, Accounts, Carrier, LOOK_MS, Look};
 use crate::stash::Stash;
 use crate::tunnel::{Direction, Extra, Line, Phase, Side, Tunnel, Upstream};
 use crate::upstream::{Attempt, Blame, Choice, Want, address_key, blame};
@@ -25,7 +26,7 @@ use fourfold_balance::health::Outcome;
 use fourfold_base::Millis;
 use fourfold_base::slab::{Key, Slab};
 use fourfold_base::wheel::Wheel;
-use fourfold_engine::{Buf, Close, Errno, Event, NO_OWNER, Net, Pressure, Refused, Sock, Step};
+use fourfold_engine::{Buf, Close, Errno, Event, NO_OWNER, Net, Pressure, Refused, Sock, Step, Unspliced};
 use fourfold_ports::Release;
 
 /// Attempts of one client that fail by a fault of ours before it waits its turn again.
@@ -35,6 +36,7 @@ pub(crate) struct Tcp {
     wheel: Wheel,
     due: Vec<u32>,
     queues: Vec<WaitQueue>,
+    spliced: Accounts,
 }
 
 /// Two connections that were made for something else.
@@ -58,6 +60,7 @@ impl Tcp {
             wheel: Wheel::new(now),
             due: Vec::new(),
             queues: shared.pools.iter().map(|_| WaitQueue::default()).collect(),
+            spliced: Accounts::default(),
         }
     }
 
@@ -430,7 +433,8 @@ impl Tcp {
         let Some(tunnel) = self.tunnels.get_mut(key).filter(|tunnel| tunnel.phase == Phase::Open) else {
             return self.keep_early(cx, key, buf);
         };
-        tunnel.active = now;
+        let since_last = now.saturating_sub(std::mem::replace(&mut tunnel.active, now));
+        let busy = tunnel.carrier.is_busy(&cx.core.shared.plan.splice, buf.len(), since_last);
         let (from, to, bytes) = (tunnel.sock(side), tunnel.sock(side.other()), buf.len() as u64);
         if let Some(log) = tunnel.extra.as_mut().and_then(|extra| extra.log.as_mut()) {
             let (up, down) = if side == Side::Client { (bytes, 0) } else { (0, bytes) };
@@ -444,6 +448,72 @@ impl Tcp {
         match side {
             Side::Client => cx.core.counters().bytes_up.add(bytes),
             Side::Server => cx.core.counters().bytes_down.add(bytes),
+        }
+        if busy {
+            self.splice(cx, key);
+        }
+    }
+
+    // The kernel carries.
+
+    /// A busy tunnel that is open both ways is handed to the kernel.
+    fn splice<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        let (client, server) = (tunnel.client_side, tunnel.server_side);
+        let open = |side: &Direction| !side.ended && !side.paused;
+        if open(&client) && open(&server) && cx.net.splice(tunnel.client, tunnel.server) {
+            tunnel.carrier = Carrier::Kernel;
+            self.spliced.open(key);
+            cx.core.counters().spliced.add(1);
+            self.look_again(cx, key);
+        }
+    }
+
+    /// The timer of a spliced tunnel: the next look, or the end of its idle time.
+    fn look_again<N: Net>(&mut self, cx: &Cx<'_, N>, key: Key) {
+        let Some(tunnel) = self.tunnels.get(key) else { return };
+        let look = cx.net.now() + LOOK_MS;
+        let at = match Self::idle_timeout(cx.core, tunnel) {
+            0 => look,
+            timeout => look.min(tunnel.active + timeout),
+        };
+        self.wheel.set(key.slot, at);
+    }
+
+    fn look<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
+        let now = cx.net.now();
+        let Some(tunnel) = self.tunnels.get_mut(key) else { return };
+        let look = self.spliced.look(cx, key, tunnel);
+        let (client, idle) = (tunnel.client, Self::idle_timeout(cx.core, tunnel));
+        match look {
+            Look::Still | Look::Quiet if idle > 0 && now >= tunnel.active + idle => {
+                return self.end_idle(cx, key);
+            }
+            Look::Quiet => cx.net.unsplice(client),
+            Look::Moves | Look::Still => {}
+        }
+        self.look_again(cx, key);
+    }
+
+    fn on_unspliced<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key, side: Side, bytes: u64, why: Unspliced) {
+        let now = cx.net.now();
+        let open = |tunnel: &&mut Tunnel| tunnel.phase == Phase::Open;
+        let Some(tunnel) = self.tunnels.get_mut(key).filter(open) else { return };
+        let back = self.spliced.close(cx, key, tunnel, side, bytes);
+        // A tunnel counts once; that bytes were lost may show in its second direction.
+        if back == 1 || why == Unspliced::Lost {
+            splice::counter(cx.core.counters(), why).add(1);
+        }
+        if why == Unspliced::Lost {
+            return self.close(cx, key, Close::Reset, Ending::SpliceLost);
+        }
+        if back < 2 {
+            return;
+        }
+        (tunnel.carrier, tunnel.unsent) = (splice::carrier_after(why), 0);
+        match Self::idle_timeout(cx.core, tunnel) {
+            0 => self.wheel.cancel(key.slot),
+            timeout => self.wheel.set(key.slot, (tunnel.active + timeout).max(now)),
         }
     }
 
@@ -525,6 +595,10 @@ impl Tcp {
         };
         let before = std::mem::replace(&mut tunnel.phase, Phase::Closing);
         let unheard = tunnel.answerer().filter(|_| before == Phase::Connecting);
+        if tunnel.carrier == Carrier::Kernel {
+            self.spliced.count(cx, key, tunnel);
+            self.spliced.drop(key);
+        }
         if let Some(mut extra) = tunnel.extra.take() {
             extra.early.clear(cx.net);
             extra.log.inspect(|log| log.write(cx.core, ending, cx.net.micros()));
@@ -586,6 +660,7 @@ impl Tcp {
                 self.abandon(cx, key, refusal_for(shortage));
             }
             Phase::Connecting => self.on_connect_failed(cx, key, Step::Connect, Errno::ETIMEDOUT),
+            Phase::Open if tunnel.carrier == Carrier::Kernel => self.look(cx, key),
             Phase::Open => self.on_idle(cx, key),
             Phase::Failing | Phase::Closing => {}
         }
@@ -604,6 +679,10 @@ impl Tcp {
             (tunnel.unsent, tunnel.active) = (unsent, now);
             return self.wheel.set(key.slot, now + timeout);
         }
+        self.end_idle(cx, key);
+    }
+
+    fn end_idle<N: Net>(&mut self, cx: &mut Cx<'_, N>, key: Key) {
         // Nobody has ended: a FIN of ours would make half an answer look whole. A reset leaves no TIME_WAIT either.
         cx.core.counters().idle_timeout.add(1);
         self.close(cx, key, Close::Reset, Ending::TunnelIdleTimeout);
@@ -719,6 +798,7 @@ impl Tcp {
             Event::ConnectFailed { step, errno, .. } => self.on_connect_failed(cx, key, step, errno),
             Event::Received { buf, .. } => self.on_received(cx, key, side, buf),
             Event::Drained { .. } => self.on_drained(cx, key, side),
+            Event::Unspliced { bytes, why, .. } => self.on_unspliced(cx, key, side, bytes, why),
             Event::Eof { .. } => self.on_eof(cx, key, side),
             Event::Finished { .. } => self.on_finished(cx, key, side),
             Event::Failed { .. } => self.on_failed(cx, key, side),

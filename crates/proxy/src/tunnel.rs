@@ -12,6 +12,7 @@
 use crate::access::Ending;
 use crate::core::Core;
 use crate::health::Answerer;
+use crate::splice::Carrier;
 use crate::stash::Stash;
 use crate::{http, tcp};
 use fourfold_base::Millis;
@@ -119,6 +120,7 @@ pub(crate) struct Tunnel {
     pub idle_timeout_s: u32,
     /// When a waiting client is refused.
     pub wait_until: Millis,
+    pub carrier: Carrier,
     pub extra: Option<Box<Extra>>,
 }
 
@@ -141,6 +143,7 @@ impl Tunnel {
             unsent: 0,
             idle_timeout_s: 0,
             wait_until: 0,
+            carrier: Carrier::NEW,
             extra: None,
         }
     }

@@ -24,6 +24,7 @@ fn plan(listener: Listener) -> Plan {
         max_connections: Some(10_000),
         shards: Some(1),
         engine: fourfold_config::EngineChoice::Auto,
+        splice: fourfold_config::Splice::OFF,
         buffer_memory_bytes: None,
         drain_timeout_ms: 0,
         admin: fourfold_config::AdminListen::Off,

@@ -6,7 +6,7 @@ use fourfold_base::Millis;
 use fourfold_base::prng::Prng;
 use fourfold_config::{
     AdminListen, Algorithm, EngineChoice, HostPort, Listener, Log, LogFormat, LogLevel, Plan, Pool, PortMode,
-    Server,
+    Server, Splice, SpliceMode,
 };
 use fourfold_engine::sim::{Behaviour, Style, Tuple};
 use fourfold_ports::{PortSet, PortSpan, SourceSet};
@@ -77,6 +77,19 @@ pub(crate) fn between(rng: &mut Prng, low: u32, high: u32) -> u32 {
     a.min(b)
 }
 
+/// Of its own number, so that the worlds of old seeds stay what they were. Half of them splice, and soon: after a few messages.
+fn splice(seed: u64) -> Splice {
+    let rng = &mut Prng::new(!seed);
+    if rng.chance(1, 2) {
+        return Splice::OFF;
+    }
+    Splice {
+        mode: SpliceMode::Auto,
+        messages: between(rng, 1, 6) as u8,
+        gap_ms: u64::from(between(rng, 1, 2_000)),
+    }
+}
+
 impl Scenario {
     pub fn new(seed: u64) -> Self {
         let rng = &mut Prng::new(seed);
@@ -92,6 +105,7 @@ impl Scenario {
             max_connections: None,
             shards: None,
             engine: EngineChoice::Auto,
+            splice: splice(seed),
             buffer_memory_bytes: None,
             drain_timeout_ms: 1000,
             log: Log { level: LogLevel::Info, format: LogFormat::Human },

@@ -38,9 +38,15 @@ impl Epoll {
         self.control(libc::EPOLL_CTL_ADD, fd, data, SOCKET_INPUT | output)
     }
 
-    /// Edge-triggered in both directions from now on. What is ready now is reported.
-    pub fn add_output(&self, fd: RawFd, data: u64) -> Result<(), Errno> {
-        self.control(libc::EPOLL_CTL_MOD, fd, data, SOCKET_INPUT | libc::EPOLLOUT)
+    /// Edge-triggered for its end and its failure only. What is so now is reported.
+    pub fn watch_end(&self, fd: RawFd, data: u64) -> Result<(), Errno> {
+        self.control(libc::EPOLL_CTL_MOD, fd, data, libc::EPOLLRDHUP | libc::EPOLLET)
+    }
+
+    /// As [`Self::add_socket`] for one that is registered. What is ready now is reported.
+    pub fn watch_again(&self, fd: RawFd, data: u64, output: bool) -> Result<(), Errno> {
+        let output = if output { libc::EPOLLOUT } else { 0 };
+        self.control(libc::EPOLL_CTL_MOD, fd, data, SOCKET_INPUT | output)
     }
 
     /// Level-triggered input, for listeners and wakers.

@@ -253,17 +253,109 @@ pub fn accept(listener: RawFd) -> Result<(OwnedFd, Option<SocketAddr>), Errno> {
 /// How many of the bytes sent the peer has acknowledged (tcp(7), TCP_INFO; Linux 4.1), also once the connection is gone. `made`:
 /// the connection was made here, and the kernel counts its SYN as a byte.
 pub fn bytes_acked(fd: RawFd, made: bool) -> Result<u64, Errno> {
-    /// Of `tcpi_bytes_acked` in `struct tcp_info` (include/uapi/linux/tcp.h), of which libc's type ends before.
+    Ok(tcp_info(fd)?.0.saturating_sub(u64::from(made)))
+}
+
+/// Bytes acknowledged and received, of `struct tcp_info` (include/uapi/linux/tcp.h), of which libc's type ends before.
+fn tcp_info(fd: RawFd) -> Result<(u64, u64), Errno> {
+    /// Of `tcpi_bytes_acked`; `tcpi_bytes_received` follows.
     const OFFSET: usize = 120;
-    let mut info = [0u64; 16];
+    let mut info = [0u64; OFFSET / size_of::<u64>() + 2];
     let mut len = size_of_val(&info) as libc::socklen_t;
     // SAFETY: value and length outlive the call; the kernel cuts what it writes to the length.
     check(unsafe {
         libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut len)
     })?;
-    let known = len as usize >= OFFSET + size_of::<u64>();
-    let acked = info.get(OFFSET / size_of::<u64>()).filter(|_| known).ok_or(Errno::ENOPROTOOPT)?;
-    Ok(acked.saturating_sub(u64::from(made)))
+    let [.., acked, received] = info;
+    if (len as usize) < size_of_val(&info) { Err(Errno::ENOPROTOOPT) } else { Ok((acked, received)) }
+}
+
+/// What has gone through a connection, for comparing two moments: each direction's SYN and FIN may count as a byte.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Transfer {
+    /// Bytes that were put into the send queue, of which so many are not acknowledged. Both may be a little behind.
+    pub queued: u64,
+    pub unacked: u64,
+    pub received: u64,
+}
+
+pub fn transfer(fd: RawFd) -> Result<Transfer, Errno> {
+    let (acked, received) = tcp_info(fd)?;
+    let unacked = queue_length(fd, libc::TIOCOUTQ)?;
+    Ok(Transfer { queued: acked + unacked, unacked, received })
+}
+
+/// Bytes that wait to be read. Not true of a socket in a sockmap: there Linux 6.18 counts another queue.
+pub fn unread(fd: RawFd) -> Result<u64, Errno> {
+    queue_length(fd, libc::FIONREAD)
+}
+
+/// Whether so many bytes have come and wait to be read, or more than can be looked at. `read`: what was read of all that came; a
+/// FIN counts as one that came.
+pub fn accounts_for(fd: RawFd, read: u64) -> Result<bool, Errno> {
+    /// More comes between two calls now and then, not for ever.
+    const TRIES: usize = 1000;
+    const LOOK_BYTES: usize = 256 * 1024;
+    let mut look = vec![0u8; LOOK_BYTES];
+    let mut received = tcp_info(fd)?.1;
+    for _ in 0..TRIES {
+        let flags = libc::MSG_DONTWAIT | libc::MSG_PEEK;
+        // SAFETY: LOOK_BYTES bytes are ours and initialised.
+        let waiting = match check_len(unsafe { libc::recv(fd, look.as_mut_ptr().cast(), LOOK_BYTES, flags) })
+        {
+            Err(Errno::EAGAIN) => 0,
+            other => other?,
+        };
+        let before = std::mem::replace(&mut received, tcp_info(fd)?.1);
+        let known = read + waiting as u64;
+        if waiting == LOOK_BYTES {
+            return Ok(known <= received);
+        }
+        if before == received {
+            return Ok(known == received || known + 1 == received);
+        }
+    }
+    Err(Errno::EAGAIN)
+}
+
+/// tcp(7), SIOCINQ and SIOCOUTQ.
+fn queue_length(fd: RawFd, which: libc::Ioctl) -> Result<u64, Errno> {
+    let mut length: libc::c_int = 0;
+    // SAFETY: the value outlives the call.
+    check(unsafe { libc::ioctl(fd, which, &raw mut length) })?;
+    Ok(length.max(0) as u64)
+}
+
+/// The number that no other socket of this machine ever has (socket(7), SO_COOKIE).
+pub fn cookie(fd: RawFd) -> Result<u64, Errno> {
+    let mut cookie = 0u64;
+    let mut len = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: value and length outlive the call.
+    check(unsafe {
+        libc::getsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_COOKIE,
+            std::ptr::from_mut(&mut cookie).cast(),
+            &raw mut len,
+        )
+    })?;
+    Ok(cookie)
+}
+
+/// Appends what one read gives. EAGAIN: there is nothing; ENOTCONN: nor will there ever be.
+pub fn read_into(fd: RawFd, bytes: &mut Vec<u8>) -> Result<(), Errno> {
+    const PIECE: usize = 64 * 1024;
+    let before = bytes.len();
+    bytes.resize(before + PIECE, 0);
+    let free = bytes.get_mut(before..).unwrap_or_default();
+    // SAFETY: PIECE bytes are ours and initialised.
+    let result = check_len(unsafe { libc::recv(fd, free.as_mut_ptr().cast(), PIECE, libc::MSG_DONTWAIT) });
+    bytes.truncate(before + result.as_ref().copied().unwrap_or(0));
+    match result? {
+        0 => Err(Errno::ENOTCONN),
+        _ => Ok(()),
+    }
 }
 
 type NameCall = unsafe extern "C" fn(libc::c_int, *mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int;

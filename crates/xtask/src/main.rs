@@ -19,11 +19,12 @@ cargo xtask test  [--no-install] [--quick]   everything CI runs; installs what t
 cargo xtask tidy                             arrows between crates, unsafe, clocks in ring 0, sizes
 cargo xtask bench tcp [--rounds N] [--seconds S] [--quick] [--peers A,B,…] [--scenarios A,B,…] [--fourfold PATH]
                                              peers against Fourfold on this machine
-                      peers: nginx haproxy envoy fourfold-uring fourfold-epoll
+                      peers: nginx haproxy envoy fourfold-uring fourfold-epoll fourfold-uring-copy fourfold-epoll-copy
                       scenarios: small new bulk-1 bulk-64 hold
 cargo xtask bench http [the same flags] [--clients N]
                                              the same for HTTP and WebSocket; N bounds what idle and reuse scenarios hold
                       scenarios: small 10k new ws latency idle ws-idle reuse
+cargo xtask bpf                              the programs for the kernel under bpf/ anew, from their sources
 cargo xtask fuzz [--seconds N] [TARGET…]     the fuzz targets, ten minutes each unless told otherwise
 cargo xtask compare-http                     nginx, HAProxy and Envoy beside Fourfold over tests/http, written down under docs/design
 cargo xtask bench report                     docs/benchmarks.md from the newest files under benches/results
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
     let outcome = match words.as_slice() {
         ["test", flags @ ..] => test::run(flags),
         ["tidy"] => tidy::run(),
+        ["bpf"] => test::build_bpf(),
         ["fuzz", words @ ..] => fuzz::run(words),
         ["compare-http"] => test::compare_http(),
         ["bench", rest @ ..] => bench::run(rest),

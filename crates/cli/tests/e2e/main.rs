@@ -32,5 +32,6 @@ mod load_http;
 mod origin_http;
 mod peers;
 mod servers;
+mod splice;
 mod tuples;
 mod unprivileged;

@@ -89,6 +89,8 @@ pub struct SimStats {
     /// Operations on a socket that the app had closed.
     pub stale_operations: u64,
     pub events: u64,
+    /// Bytes that the kernel carried from one socket to the other.
+    pub carried: u64,
     /// Times that the kernel took bytes.
     pub sends: u64,
     /// The longest row of turns without an event, without bytes sent, and without time passing.

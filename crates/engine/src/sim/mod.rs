@@ -16,6 +16,7 @@ pub mod content;
 mod machine;
 mod peer;
 mod script;
+mod splice;
 #[cfg(test)]
 mod tests;
 mod turn;
@@ -67,6 +68,8 @@ struct Slot {
     /// Completion style: a pause takes effect after this turn.
     lingers_until: u64,
     how: Close,
+    /// With whom the kernel carries it.
+    carried: Option<splice::Carried>,
     /// In `active`.
     active: bool,
     /// In `dirty`.
@@ -90,6 +93,7 @@ impl Slot {
             sending: false,
             lingers_until: 0,
             how: Close::Orderly,
+            carried: None,
             active: false,
             dirty: false,
         }
@@ -137,6 +141,7 @@ pub struct SimNet {
     active: Vec<u32>,
     dirty: Vec<u32>,
     closed: VecDeque<u64>,
+    preparing: Vec<[Sock; 2]>,
     buffer_shortages: u64,
     turns: u64,
     idle_turns: u32,
@@ -168,6 +173,7 @@ impl SimNet {
             active: Vec::new(),
             dirty: Vec::new(),
             closed: VecDeque::new(),
+            preparing: Vec::new(),
             buffer_shortages: 0,
             turns: 0,
             idle_turns: 0,
@@ -490,7 +496,11 @@ impl Net for SimNet {
 
     fn close(&mut self, sock: Sock, how: Close) {
         let style = self.config.style;
-        let Some(slot) = self.operand(sock) else { return };
+        if self.operand(sock).is_none() {
+            return;
+        }
+        self.dissolve(sock);
+        let Some(slot) = self.live(sock) else { return };
         slot.how = how;
         slot.phase = Phase::Closing;
         let (conn, owner) = (slot.conn, slot.owner);
@@ -532,6 +542,22 @@ impl Net for SimNet {
     fn acked(&mut self, sock: Sock) -> Option<u64> {
         self.operand(sock)?;
         self.conn_of(sock.index).map(|conn| conn.acked())
+    }
+
+    fn splice(&mut self, a: Sock, b: Sock) -> bool {
+        self.start_splice(a, b)
+    }
+
+    fn unsplice(&mut self, sock: Sock) {
+        self.ask_back(sock);
+    }
+
+    fn carried(&self, sock: Sock) -> u64 {
+        self.carried_bytes(sock)
+    }
+
+    fn under_way(&self, sock: Sock) -> u64 {
+        self.waiting_bytes(sock)
     }
 
     fn pool(&self) -> &Pool {

@@ -103,6 +103,7 @@ impl<N: Net> Handler<N> for Relay {
                 Some(_) => net.pause(sock),
                 None => panic!("bytes for {owner} after close"),
             },
+            Event::Unspliced { .. } => {}
             Event::Drained { owner, .. } => {
                 self.sock(owner ^ 1).into_iter().for_each(|other| net.receive(other))
             }

@@ -35,6 +35,7 @@ impl SimNet {
     pub(super) fn run_turn<H: Handler<Self>>(&mut self, deadline: Option<Millis>, handler: &mut H) {
         let before = (self.now, self.stats.events, self.stats.sends);
         self.settle(handler);
+        self.prepare_splices(handler);
         if !self.has_ready() && self.stats.events == before.1 {
             let next = self.agenda.peek().map(|entry| entry.0.0);
             let until = [next, deadline].into_iter().flatten().min();
@@ -52,12 +53,13 @@ impl SimNet {
             Style::Completion => self.tell_completed(handler),
         }
         self.settle(handler);
+        self.prepare_splices(handler);
         self.idle_turns =
             if before == (self.now, self.stats.events, self.stats.sends) { self.idle_turns + 1 } else { 0 };
         self.stats.idle_turns_max = self.stats.idle_turns_max.max(self.idle_turns);
     }
 
-    fn tell<H: Handler<Self>>(&mut self, handler: &mut H, event: Event) {
+    pub(super) fn tell<H: Handler<Self>>(&mut self, handler: &mut H, event: Event) {
         self.stats.events += 1;
         self.note(|| describe(&event));
         handler.on_event(self, event);
@@ -80,10 +82,11 @@ impl SimNet {
         ready
             || !self.closed.is_empty()
             || !self.dirty.is_empty()
+            || self.preparing.iter().any(|socks| self.verdict(*socks).is_some())
             || self.listeners.iter().any(|entry| entry.accepting && !entry.backlog.is_empty())
     }
 
-    fn parts(&self, index: u32) -> Option<(&super::Slot, &Connection)> {
+    pub(super) fn parts(&self, index: u32) -> Option<(&super::Slot, &Connection)> {
         let slot = self.slots.get(index as usize)?;
         Some((slot, self.conns.get(slot.conn)?))
     }
@@ -92,15 +95,17 @@ impl SimNet {
         let Some((slot, conn)) = self.parts(index) else { return false };
         match slot.phase {
             Phase::Connecting => conn.made_at.is_some() || conn.peer == PeerEnd::Gone,
-            Phase::Open => self.can_receive(index) || self.can_send(index),
+            Phase::Open => self.can_receive(index) || self.can_send(index) || self.can_carry(index),
             Phase::Free | Phase::Dead | Phase::Closing => false,
         }
     }
 
     fn can_receive(&self, index: u32) -> bool {
         self.parts(index).is_some_and(|(slot, conn)| {
-            let wanted = (slot.wanted || slot.lingers_until >= self.turns) && !slot.ended;
-            wanted && (conn.available() > 0 || (slot.wanted && (conn.fin || conn.broken.is_some())))
+            let wanted = slot.wanted && slot.carried.is_none();
+            let reads =
+                (wanted || (slot.lingers_until >= self.turns && !self.can_carry(index))) && !slot.ended;
+            reads && (conn.available() > 0 || (wanted && (conn.fin || conn.broken.is_some())))
         })
     }
 
@@ -114,7 +119,8 @@ impl SimNet {
 
     fn waits_for_buffer(&self, index: u32) -> bool {
         self.parts(index).is_some_and(|(slot, conn)| {
-            slot.phase == Phase::Open && conn.available() > 0 && !self.can_send(index)
+            let moves = self.can_send(index) || self.can_carry(index);
+            slot.phase == Phase::Open && conn.available() > 0 && !moves
         })
     }
 
@@ -188,6 +194,7 @@ impl SimNet {
                         self.live(sock).into_iter().for_each(|slot| slot.sending = false);
                         self.transmit(sock, handler);
                     }
+                    self.carry(sock, handler);
                     self.read(sock, handler);
                 }
                 _ => {}
@@ -318,6 +325,7 @@ impl SimNet {
                 self.schedule(at, super::Action::Look(sock.index, sock.generation));
                 continue;
             }
+            self.carry(sock, handler);
             self.collect(sock, &mut lanes);
         }
         let mut order: Vec<usize> = Vec::new();

@@ -364,9 +364,9 @@ impl<N: Net> Handler<N> for HttpLoad {
             Event::Eof { owner, .. } => self.on_end(net, Key::from_bits(owner), None),
             Event::Failed { owner, errno, .. } => self.on_end(net, Key::from_bits(owner), Some(errno)),
             Event::Closed { owner } => self.on_closed(net, Key::from_bits(owner)),
-            // A load neither listens nor finishes.
+            // A load neither listens, finishes nor splices.
             Event::Accepted { sock, .. } => net.close(sock, Close::Reset),
-            Event::AcceptFailed { .. } | Event::Finished { .. } => {}
+            Event::AcceptFailed { .. } | Event::Finished { .. } | Event::Unspliced { .. } => {}
         }
     }
 }

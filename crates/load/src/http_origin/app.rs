@@ -657,6 +657,7 @@ impl<N: Net> Handler<N> for HttpOrigin {
             Event::Finished { owner, .. } => self.on_finished(net, Key::from_bits(owner)),
             Event::Failed { owner, .. } => self.on_failed(net, Key::from_bits(owner)),
             Event::Closed { owner } => self.on_closed(net, Key::from_bits(owner)),
+            Event::Unspliced { .. } => {}
             Event::Connected { sock, .. } | Event::ConnectFailed { sock, .. } => {
                 net.close(sock, Close::Reset);
             }

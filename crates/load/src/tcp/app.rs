@@ -239,9 +239,9 @@ impl<N: Net> Handler<N> for TcpLoad {
                 self.end(net, Key::from_bits(owner), Reason::Broken(errno), Release::Clean);
             }
             Event::Closed { owner } => self.on_closed(net, Key::from_bits(owner)),
-            // A load neither listens nor finishes.
+            // A load neither listens, finishes nor splices.
             Event::Accepted { sock, .. } => net.close(sock, Close::Reset),
-            Event::AcceptFailed { .. } | Event::Finished { .. } => {}
+            Event::AcceptFailed { .. } | Event::Finished { .. } | Event::Unspliced { .. } => {}
         }
     }
 }

@@ -80,5 +80,6 @@ endings! {
     Drained = "KD" "drained", "Cut when the time to drain was over";
     Shed = "KM" "shed", "Cut since it was slow and memory was short";
     ServerRemoved = "KS" "server_removed", "Cut since its server was taken out of the configuration";
+    SpliceLost = "IK" "splice_lost", "The kernel lost bytes of a tunnel that it carried";
     Internal = "II" "internal", "An invariant of our own was broken: please report it";
 }

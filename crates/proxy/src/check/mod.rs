@@ -344,6 +344,7 @@ impl Checks {
             Event::Accepted { .. }
             | Event::AcceptFailed { .. }
             | Event::Drained { .. }
+            | Event::Unspliced { .. }
             | Event::Finished { .. } => {}
         }
     }

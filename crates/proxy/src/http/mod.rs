@@ -160,6 +160,8 @@ impl Http {
             Event::Failed { .. } => self.on_client_failed(cx, key),
             Event::Finished { .. } => self.on_client_finished(cx, key),
             Event::Drained { .. } => self.on_client_drained(cx, key),
+            // Tunnels only.
+            Event::Unspliced { .. } => {}
             Event::Closed { .. } => self.on_client_closed(cx, key),
             Event::Accepted { .. }
             | Event::AcceptFailed { .. }
@@ -176,6 +178,7 @@ impl Http {
             Event::Eof { .. } => self.on_server_eof(cx, key),
             Event::Failed { errno, .. } => self.on_server_failed(cx, key, errno),
             Event::Drained { .. } => self.on_server_drained(cx, key),
+            Event::Unspliced { .. } => {}
             Event::Closed { .. } => self.on_server_closed(cx, key),
             Event::Accepted { .. } | Event::AcceptFailed { .. } | Event::Finished { .. } => {}
         }

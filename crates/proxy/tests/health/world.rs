@@ -246,6 +246,7 @@ pub fn plan(http: Http, mode: Mode, pools: Vec<Pool>) -> Plan {
         max_connections: None,
         shards: None,
         engine: EngineChoice::Auto,
+        splice: fourfold_config::Splice::OFF,
         buffer_memory_bytes: None,
         drain_timeout_ms: 1000,
         admin: fourfold_config::AdminListen::Off,

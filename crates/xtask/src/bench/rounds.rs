@@ -80,7 +80,7 @@ fn warn_of_noise(results: &Results) {
 fn build(settings: &Settings, protocol: Protocol) -> Result<()> {
     let mut command = Command::new("cargo");
     command.args(["build", "--quiet", "--release", "--package", "xtask"]).current_dir(workspace::root());
-    let ours = settings.kinds.iter().any(|kind| matches!(kind, Kind::FourfoldUring | Kind::FourfoldEpoll));
+    let ours = settings.kinds.iter().any(|kind| kind.is_ours());
     if protocol == Protocol::Http || (ours && settings.programs.fourfold.is_none()) {
         command.args(["--package", "fourfold"]);
     }

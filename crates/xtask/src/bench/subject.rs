@@ -33,10 +33,21 @@ pub enum Kind {
     Envoy,
     FourfoldUring,
     FourfoldEpoll,
+    /// The same, copying what the kernel would carry.
+    FourfoldUringCopy,
+    FourfoldEpollCopy,
 }
 
-pub const ALL: &[Kind] =
-    &[Kind::Direct, Kind::Nginx, Kind::Haproxy, Kind::Envoy, Kind::FourfoldUring, Kind::FourfoldEpoll];
+pub const ALL: &[Kind] = &[
+    Kind::Direct,
+    Kind::Nginx,
+    Kind::Haproxy,
+    Kind::Envoy,
+    Kind::FourfoldUring,
+    Kind::FourfoldEpoll,
+    Kind::FourfoldUringCopy,
+    Kind::FourfoldEpollCopy,
+];
 
 /// How large it has to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +73,8 @@ impl Kind {
             Kind::Envoy => "envoy",
             Kind::FourfoldUring => "fourfold-uring",
             Kind::FourfoldEpoll => "fourfold-epoll",
+            Kind::FourfoldUringCopy => "fourfold-uring-copy",
+            Kind::FourfoldEpollCopy => "fourfold-epoll-copy",
         }
     }
 
@@ -76,7 +89,7 @@ impl Kind {
             Kind::Nginx => first_line(&programs.nginx(protocol)?, &["-v"]),
             Kind::Haproxy => first_line(&programs.haproxy()?, &["-v"]),
             Kind::Envoy => first_line(&programs.envoy()?, &["--version"]),
-            Kind::FourfoldUring | Kind::FourfoldEpoll => first_line(&programs.fourfold()?, &["--version"]),
+            _ => first_line(&programs.fourfold()?, &["--version"]),
         };
         if line.is_empty() {
             bail!("{} does not say its version", self.name());
@@ -86,9 +99,13 @@ impl Kind {
         Ok(version.trim_start_matches("HAProxy version ").to_string())
     }
 
+    pub fn is_ours(self) -> bool {
+        !matches!(self, Kind::Direct | Kind::Nginx | Kind::Haproxy | Kind::Envoy)
+    }
+
     /// Those that can hold all ports of a source under the descriptor limit.
     pub fn fills(self) -> bool {
-        matches!(self, Kind::Nginx | Kind::FourfoldUring | Kind::FourfoldEpoll)
+        self == Kind::Nginx || self.is_ours()
     }
 
     /// First and full number of held connections, under a hard limit of 20 000 descriptors: two per connection and
@@ -98,7 +115,7 @@ impl Kind {
             Kind::Direct => None,
             Kind::Nginx => Some((4_000, 28_000)),
             Kind::Haproxy | Kind::Envoy => Some((2_000, 9_500)),
-            Kind::FourfoldUring | Kind::FourfoldEpoll => Some((20_000, 120_000)),
+            _ => Some((20_000, 120_000)),
         }
     }
 
@@ -107,14 +124,14 @@ impl Kind {
         match self {
             Kind::Direct => None,
             Kind::Haproxy | Kind::Envoy => Some((4_000, 18_000)),
-            Kind::Nginx | Kind::FourfoldUring | Kind::FourfoldEpoll => Some((20_000, 100_000)),
+            _ => Some((20_000, 100_000)),
         }
     }
 
     /// The same for WebSockets.
     pub fn pair_sizes(self) -> Option<(usize, usize)> {
         match self {
-            Kind::FourfoldUring | Kind::FourfoldEpoll => Some((20_000, 100_000)),
+            kind if kind.is_ours() => Some((20_000, 100_000)),
             // To two origins, and so with twice the ports of one.
             Kind::Nginx => Some((8_000, 50_000)),
             other => other.hold_sizes(),
@@ -316,8 +333,10 @@ fn command(
             command.arg("run").arg(config);
             command
         }
-        Kind::FourfoldUring => fourfold(programs, (protocol, size), listen, origins, "uring")?,
-        Kind::FourfoldEpoll => fourfold(programs, (protocol, size), listen, origins, "epoll")?,
+        Kind::FourfoldUring => fourfold(programs, (protocol, size), listen, origins, ("uring", "auto"))?,
+        Kind::FourfoldEpoll => fourfold(programs, (protocol, size), listen, origins, ("epoll", "auto"))?,
+        Kind::FourfoldUringCopy => fourfold(programs, (protocol, size), listen, origins, ("uring", "off"))?,
+        Kind::FourfoldEpollCopy => fourfold(programs, (protocol, size), listen, origins, ("epoll", "off"))?,
     })
 }
 
@@ -326,10 +345,10 @@ fn fourfold(
     (protocol, size): (Protocol, Size),
     listen: SocketAddr,
     origins: &[SocketAddr],
-    engine: &str,
+    (engine, splice): (&str, &str),
 ) -> Result<Command> {
     let mut command = Command::new(programs.fourfold()?);
-    command.args(["run", "--mode", protocol.name(), "--engine", engine]);
+    command.args(["run", "--mode", protocol.name(), "--engine", engine, "--splice", splice]);
     command.args(["--listen", &listen.to_string(), "--to"]).args(origins.iter().map(SocketAddr::to_string));
     match size {
         Size::OneThread | Size::Faults => command.args(["--shards", "1"]),

@@ -29,6 +29,7 @@ const NEEDS: &[Need] = &[
         package: "libnginx-mod-stream",
         without: "tests and benchmarks against nginx as a TCP proxy",
     },
+    Need { proof: "clang", package: "clang", without: "the check that bpf/*.o is what bpf/*.c says" },
     Need { proof: "nft", package: "nftables", without: "tests with a black-holed upstream" },
     Need { proof: "ip", package: "iproute2", without: "tests in network namespaces" },
     Need { proof: "unshare", package: "util-linux", without: "tests without privileges" },

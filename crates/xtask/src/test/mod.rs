@@ -4,6 +4,7 @@
 //! end of a log says what happened.
 
 mod advisories;
+mod bpf;
 mod count;
 mod install;
 mod step;
@@ -60,6 +61,7 @@ fn run_steps(steps: &mut Steps, options: Options, tools: &install::Tools, member
     })?;
     steps.run("tidy", || tidy::run().map(|()| Outcome::Done))?;
     steps.run("dependencies", || advisories::check(tools))?;
+    steps.run("bpf", bpf::check)?;
     steps.run("unit tests", unit_tests)?;
     if !options.quick {
         steps.run("release build", || command("cargo", &["build", "--release", "--package", "fourfold"]))?;
@@ -137,6 +139,11 @@ fn fuzz_short(tools: &install::Tools) -> Result<Outcome> {
     }
     fuzz::all(&[], fuzz::SECONDS_SHORT)?;
     Ok(Outcome::Done)
+}
+
+/// Makes the objects under `bpf/` anew.
+pub fn build_bpf() -> Result<()> {
+    bpf::build()
 }
 
 /// Writes `docs/design/2026-11-21-http1-differences.md` anew.
