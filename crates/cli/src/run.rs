@@ -159,6 +159,9 @@ impl Instance {
         for (state, shard) in shared.shards.iter().zip(&shards) {
             state.set_sender(shard.sender.clone());
         }
+        // Types of the kernel, some 60 MB of them, which every shard has loaded its program by.
+        drop(kernel);
+        fourfold_sys::machine::release_memory();
         Ok(Self { shared, shards, layout, logs })
     }
 

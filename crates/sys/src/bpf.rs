@@ -28,6 +28,10 @@ pub const TUNNELS_MAX: u32 = 4096;
 /// transmission", "Avoid using sk_socket after free when sending"; both came with 6.16).
 const KERNEL_OLDEST: (u32, u32) = (6, 16);
 
+/// Reading the kernel's BTF takes about 60 MB, which are given back after the start; where they are a large part of the limit,
+/// the kernel could end the program for them.
+const MEMORY_MIN_BYTES: u64 = 256 << 20;
+
 /// While a socket leaves, arrivals below this stay in its queue instead of waking the program (tcp_data_ready compares with
 /// SO_RCVLOWAT): the kernel drops what the program would look at in the moment it is taken off.
 const HOLD_BYTES: u32 = 64 * 1024;
@@ -57,6 +61,11 @@ impl Kernel {
         if !old && crate::machine::kernel() < KERNEL_OLDEST {
             let (major, minor) = KERNEL_OLDEST;
             let text = format!("needs Linux {major}.{minor}, or --splice bpf where older fixes are known");
+            return Err(Unavailable(text));
+        }
+        if !old && crate::machine::memory_bytes() < MEMORY_MIN_BYTES {
+            let mib = MEMORY_MIN_BYTES >> 20;
+            let text = format!("at start it needs memory for the kernel's types: {mib} MiB, or --splice bpf");
             return Err(Unavailable(text));
         }
         let btf =
