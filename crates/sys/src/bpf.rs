@@ -12,11 +12,13 @@ mod trial;
 use crate::errno::Errno;
 use crate::socket::{self, Transfer};
 use aya::maps::{HashMap, MapData, MapError, RingBuf, SockHash};
+use aya::programs::sk_skb::SkSkbLink;
 use aya::programs::{ProgramError, SkSkb};
-use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
+use aya::{Btf, EbpfError, EbpfLoader};
 use std::error::Error as _;
 use std::fmt;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::{Mutex, PoisonError};
 
 /// Made from bpf/splice.bpf.c; `cargo xtask test` compares them.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../bpf/splice.bpf.o");
@@ -68,6 +70,7 @@ impl Kernel {
             let text = format!("at start it needs memory for the kernel's types: {mib} MiB, or --splice bpf");
             return Err(Unavailable(text));
         }
+        crate::machine::return_free_memory();
         let btf =
             Btf::from_sys_fs().map_err(|error| Unavailable(format!("no BTF of the kernel: {error}")))?;
         let kernel = Self { btf };
@@ -150,13 +153,20 @@ pub struct Splicer {
     targets: SockHash<MapData, u64>,
     flows: HashMap<MapData, u64, Flow>,
     events: RingBuf<MapData>,
-    /// Holds the program.
-    _loaded: Ebpf,
+    /// Holds the program; what it was loaded from takes megabytes.
+    _attached: SkSkbLink,
 }
 
 impl Splicer {
     /// Room for so many tunnels. The descriptors are of the calling thread's table.
     pub fn new(kernel: &Kernel, tunnels: u32) -> Result<Self, Unavailable> {
+        // Fitting the program to the kernel takes some 15 MB for a moment: one shard at a time, or a hundred take them at once.
+        static TURN: Mutex<()> = Mutex::new(());
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        Self::load(kernel, tunnels)
+    }
+
+    fn load(kernel: &Kernel, tunnels: u32) -> Result<Self, Unavailable> {
         let flows = tunnels.saturating_mul(2);
         let mut loader = EbpfLoader::new();
         loader.btf(Some(&kernel.btf));
@@ -172,8 +182,9 @@ impl Splicer {
         let program = loaded.program_mut("splice").ok_or_else(|| Unavailable("no program".into()))?;
         let program: &mut SkSkb = program.try_into().map_err(of_program)?;
         program.load().map_err(of_program)?;
-        program.attach(sources.fd()).map_err(of_program)?;
-        Ok(Self { sources, targets, flows, events, _loaded: loaded })
+        let link = program.attach(sources.fd()).map_err(of_program)?;
+        let attached = program.take_link(link).map_err(of_program)?;
+        Ok(Self { sources, targets, flows, events, _attached: attached })
     }
 
     /// Lets the kernel carry what either of two sockets receives to the other. Nothing that user space has read may be unsent.

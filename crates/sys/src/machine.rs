@@ -15,7 +15,17 @@ pub fn memory_bytes() -> u64 {
     limit.map_or(total, |limit| limit.min(total))
 }
 
-/// Gives the kernel back what the allocator holds free. For after a start that took much for a moment.
+/// From now on the allocator gives the kernel back what is free at the end of a heap. Left alone it learns from every large piece
+/// that is freed to keep twice as much (mallopt(3), M_TRIM_THRESHOLD), on every thread that has had one.
+pub fn return_free_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no pointers.
+    unsafe {
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 128 << 10);
+    }
+}
+
+/// Gives the kernel back what the allocator holds free in between. For after a start that took much for a moment.
 pub fn release_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: no pointers.
