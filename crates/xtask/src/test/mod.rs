@@ -97,7 +97,7 @@ fn end_to_end(members: &Metadata, tools: &install::Tools) -> Result<Outcome> {
         // Everything is here, so a test that skips itself hides something.
         environment.push(("FOURFOLD_NO_SKIP", "1".into()));
     }
-    count::cargo_test(&["--release", "--package", "fourfold", "--test", "*"], &environment)
+    count::cargo_test(&["--release", "--no-fail-fast", "--package", "fourfold", "--test", "*"], &environment)
         .map(Outcome::Tests)
 }
 
