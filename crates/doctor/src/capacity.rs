@@ -149,6 +149,10 @@ impl<'a> Capacity<'a> {
         if self.is_uring() { cost::WATCH_BYTES_URING } else { cost::WATCH_BYTES_EPOLL }
     }
 
+    fn watch_charged_bytes(&self) -> u64 {
+        if self.is_uring() { cost::WATCH_CHARGED_BYTES_URING } else { cost::WATCH_CHARGED_BYTES_EPOLL }
+    }
+
     #[must_use]
     pub fn user_bytes(&self) -> u64 {
         let http = self.wanted.pools.iter().any(|pool| pool.http);
@@ -179,7 +183,10 @@ impl<'a> Capacity<'a> {
     /// A connection's memory that is charged to Fourfold's own control group.
     #[must_use]
     pub fn bytes_charged(&self) -> u64 {
-        self.pair().charged_bytes + self.watch_bytes() * SOCKETS + self.user_bytes() + self.queued_bytes()
+        self.pair().charged_bytes
+            + self.watch_charged_bytes() * SOCKETS
+            + self.user_bytes()
+            + self.queued_bytes()
     }
 
     #[must_use]

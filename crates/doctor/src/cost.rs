@@ -3,10 +3,13 @@
 /// Kernel memory of both ends of an idle TCP connection where it cannot be measured: twice the middle of what Linux 5.10 to 6.18 were
 /// seen to take (3.5 to 4.5 KB a socket: sock, inode, dentry, file, LSM).
 pub const PAIR_BYTES: u64 = 8_000;
-/// Kernel memory by which a socket is watched: `struct epitem` and `struct eppoll_entry`, or an armed `struct io_kiocb` and its poll.
-/// Measured as what a control group grows by, less the sockets.
+/// Kernel memory by which a socket is watched: `struct epitem` and `struct eppoll_entry`; or an armed receive's `struct io_kiocb` (256),
+/// its message header (512) and its poll (96). Measured as what the caches of the machine grow by for each socket.
 pub const WATCH_BYTES_EPOLL: u64 = 200;
-pub const WATCH_BYTES_URING: u64 = 220;
+pub const WATCH_BYTES_URING: u64 = 864;
+/// Of that, what a control group is charged: the message header is not (`io_alloc_async_data()` does not account).
+pub const WATCH_CHARGED_BYTES_EPOLL: u64 = 200;
+pub const WATCH_CHARGED_BYTES_URING: u64 = 220;
 /// Fourfold's own memory per idle tunnel and per WebSocket: 170 and 194 bytes once warm (docs/benchmarks.md), and the pages of tables that
 /// are begun.
 pub const USER_BYTES_TCP: u64 = 220;
