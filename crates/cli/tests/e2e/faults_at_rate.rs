@@ -372,29 +372,33 @@ impl Network {
     }
 }
 
-/// One packet in a hundred is dropped on both links, in both directions.
+/// One packet in a hundred is dropped on both links, in both directions: where it arrives, as a network would. A drop on the way
+/// out is an error to the sender's kernel, which then forgets a connection whose SYN-ACK it was repeating
+/// (`reqsk_timer_handler`).
 fn lost_packets_cost_no_request(engine: Engine) {
     const REQUESTS: u64 = 5 * RATE;
     const CONNECTIONS: u64 = 400;
     let Some(_lab) = Lab::private() else { return };
     let network = Network::new();
-    let chain = |hook: &str| {
-        format!(
-            "add chain inet loss {hook} {{ type filter hook {hook} priority 0; }}; \
-             add rule inet loss {hook} meta l4proto tcp numgen random mod 100 == 0 counter drop;"
-        )
-    };
-    network.proxy.nft(&format!("add table inet loss; {} {}", chain("input"), chain("output"))).unwrap();
+    let hosts = [&network.client, &network.proxy, &network.origin];
+    for host in hosts {
+        let rules = "add table inet loss; \
+                     add chain inet loss input { type filter hook input priority 0; }; \
+                     add rule inet loss input meta l4proto tcp numgen random mod 100 == 0 counter drop";
+        host.nft(rules).unwrap();
+    }
     let program = network.run(engine, "");
     let load = network.load(&program, CONNECTIONS, REQUESTS).report();
     let report = program.report();
     load.assert_answered();
     let lost = assert_counts_agree(&load, &report, &Delivered::read(&network.records));
     assert_eq!(lost, 0, "{:?}", load.lost());
-    let rules = network.proxy.run("nft", &["list", "table", "inet", "loss"]).unwrap();
-    let counted = |rest: &str| rest.split(' ').next().unwrap().parse::<u64>().unwrap();
-    let dropped: u64 = rules.split("packets ").skip(1).map(counted).sum();
-    assert!(dropped >= REQUESTS / 100, "{dropped} packets dropped: {rules}");
+    for host in hosts {
+        let rules = host.run("nft", &["list", "table", "inet", "loss"]).unwrap();
+        let counted = |rest: &str| rest.split(' ').next().unwrap().parse::<u64>().unwrap();
+        let dropped: u64 = rules.split("packets ").skip(1).map(counted).sum();
+        assert!(dropped >= REQUESTS / 200, "{dropped} packets dropped: {rules}");
+    }
     program.stop();
 }
 
