@@ -18,9 +18,10 @@ use fourfold_sys::Errno;
 use fourfold_sys::bpf::Splicer;
 use fourfold_sys::buffers::{BUFFER_BYTES, Buf, Pool, Queue};
 use fourfold_sys::clock::monotonic_us;
+use fourfold_sys::descriptors;
 use fourfold_sys::epoll::Waker;
 use fourfold_sys::socket::{self, Local, Step};
-use fourfold_sys::uring::{Completion, Ring, Unavailable, end_receive_installed, shutdown_installed};
+use fourfold_sys::uring::{Completion, Ring, Unavailable};
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -244,6 +245,8 @@ pub struct UringNet {
     leaving: Vec<(Sock, Unspliced)>,
     /// Ordinary descriptors of sockets that leave.
     leaving_fds: HashMap<Sock, OwnedFd>,
+    /// An ordinary descriptor of the socket whose event is being handled, if there happens to be one.
+    at_hand: Option<(Sock, OwnedFd)>,
     now_us: u64,
     buffer_shortages: u64,
     turns: u64,
@@ -295,6 +298,7 @@ impl UringNet {
             preparing: Vec::new(),
             leaving: Vec::new(),
             leaving_fds: HashMap::new(),
+            at_hand: None,
             now_us: monotonic_us(),
             buffer_shortages: 0,
             turns: 0,
@@ -409,8 +413,13 @@ impl Net for UringNet {
         }
         // A multishot receive is ended by its socket: a cancel searches all operations that wait, on 256 lists.
         if state.armed && state.bulk_op == 0 && !std::mem::replace(&mut state.cancelling, true) {
-            state.in_flight += 1;
-            self.ring.install(sock.index, pack(Op::Quit, sock));
+            match self.at_hand.as_ref().filter(|(whose, _)| *whose == sock) {
+                Some((_, fd)) => socket::end_receive(fd.as_raw_fd()),
+                None => {
+                    state.in_flight += 1;
+                    self.ring.install(sock.index, pack(Op::Quit, sock));
+                }
+            }
         }
         let send = state.sending.then_some(Op::Send);
         let watch = (state.watch == Watch::InFlight).then_some(Op::Watch);
@@ -558,7 +567,7 @@ impl UringNet {
         }
         self.completions = kept;
         let fd = answer.unwrap_or(Err(Errno::EBADF))?;
-        Ok(fourfold_sys::descriptors::own(fd as i32))
+        Ok(descriptors::own(fd as i32))
     }
 
     fn take_slot(&mut self) -> Option<u32> {
@@ -803,8 +812,12 @@ impl UringNet {
 
     fn on_install<H: Handler<Self>>(&mut self, completion: &Completion, sock: Sock, handler: &mut H) {
         match completion.outcome() {
-            // ENOTCONN: the peer has reset; receiving tells.
-            Ok(fd) => drop(shutdown_installed(fd as i32)),
+            Ok(fd) => {
+                let fd = descriptors::own(fd as i32);
+                // ENOTCONN: the peer has reset; receiving tells.
+                let _ = socket::shutdown_write(fd.as_raw_fd());
+                self.at_hand = Some((sock, fd));
+            }
             // Not all that it was to follow has been sent.
             Err(Errno::ECANCELED) => {
                 if let Some(state) = live(&mut self.states, sock) {
@@ -817,12 +830,13 @@ impl UringNet {
             Err(_) => return self.ring.shutdown(sock.index, pack(Op::Shutdown, sock)),
         }
         self.on_finished(sock, handler);
+        self.at_hand = None;
     }
 
     /// A closed socket's receive is told to end; its own completion follows.
     fn on_quit(&mut self, completion: &Completion, sock: Sock) {
         match completion.outcome() {
-            Ok(fd) => end_receive_installed(fd as i32),
+            Ok(fd) => socket::end_receive(descriptors::own(fd as i32).as_raw_fd()),
             // No descriptor to spare.
             Err(_) => self.ring.cancel(pack(Op::Receive, sock), pack(Op::Cancel, sock)),
         }

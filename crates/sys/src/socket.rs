@@ -381,6 +381,12 @@ pub fn shutdown_write(fd: RawFd) -> Result<(), Errno> {
     check(unsafe { libc::shutdown(fd, libc::SHUT_WR) }).map(drop)
 }
 
+/// Ends what waits to receive from a socket, without a word to the peer.
+pub fn end_receive(fd: RawFd) {
+    // SAFETY: shutdown takes no pointers. ENOTCONN: the connection is gone already, and the receive with it.
+    unsafe { libc::shutdown(fd, libc::SHUT_RD) };
+}
+
 /// Makes the next close send RST and leave no TIME_WAIT.
 pub fn reset_on_close(fd: RawFd) {
     let linger = LINGER_ZERO;

@@ -16,7 +16,7 @@ use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{BufRingEntry, DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, Probe, cqueue, opcode};
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicU16, Ordering};
 
 const SUBMISSIONS: u32 = 1024;
@@ -267,7 +267,7 @@ impl Ring {
         self.push(opcode::Connect::new(Fixed(slot), address, len).build().user_data(data(Step::Connect)));
     }
 
-    /// Completes with an ordinary descriptor for `slot`; see [`shutdown_installed`].
+    /// Completes with an ordinary descriptor for `slot`, whose owner is the caller.
     pub fn install(&mut self, slot: u32, data: u64) {
         self.push(opcode::FixedFdInstall::new(Fixed(slot), 0).build().user_data(data));
     }
@@ -406,24 +406,6 @@ const RECEIVE_CAP_SINCE: (u32, u32) = (6, 17);
 
 /// Data of operations whose failure means nothing; never reported.
 const IGNORED: u64 = u64::MAX;
-
-/// Sends FIN through a descriptor that [`Ring::install`] produced, and closes that descriptor.
-pub fn shutdown_installed(fd: i32) -> Result<(), Errno> {
-    // SAFETY: the kernel has just installed this descriptor for us alone.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    socket::shutdown_write(fd.as_raw_fd())
-}
-
-/// Ends a receive in flight, through a descriptor that [`Ring::install`] produced, without a word to the peer; closes that
-/// descriptor.
-pub fn end_receive_installed(fd: i32) {
-    // SAFETY: the kernel has just installed this descriptor for us alone; shutdown takes no pointers. ENOTCONN: the connection
-    // is gone already, and the receive with it.
-    unsafe {
-        let fd = OwnedFd::from_raw_fd(fd);
-        libc::shutdown(fd.as_raw_fd(), libc::SHUT_RD);
-    }
-}
 
 fn probe(ring: &IoUring) -> Result<(), Unavailable> {
     let mut probe = Probe::new();

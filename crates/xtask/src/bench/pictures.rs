@@ -76,7 +76,7 @@ fn ratios(results: &Results, measure: Measure) -> Vec<Group> {
             .filter(|subject| *subject != DIRECT)
             .filter_map(|subject| {
                 let failed = results.failures(scenario, subject) > 0;
-                bar(subject, results.spread(scenario, subject, Results::ratio)?, failed)
+                bar(subject, results.ratio(scenario, subject)?, failed)
             })
             .collect(),
     };

@@ -106,7 +106,7 @@ fn document(name: &str, results: &Results) -> String {
         "From [`benches/results/{name}`](../benches/results/{name}); repeat with `cargo xtask bench {protocol}`.\n\n\
          Measured {} at commit {} on {} cores ({}), {} GiB, Linux {}, local ports {}, at most {} descriptors per table; \
          {:.1} % of the machine was busy before anything was started. {} rounds, {} s per window, everything on loopback. \
-         Machines differ and are noisy: ratios within a round say more than microseconds.\n\n",
+         Machines differ and are noisy: ratios say more than microseconds.\n\n",
         results.date,
         results.commit,
         machine.cores,
@@ -126,10 +126,11 @@ fn document(name: &str, results: &Results) -> String {
     });
     text.push_str(
         "A figure is the CPU time of the whole machine (`/proc/stat`, everything but idle, waiting and stolen) divided by \
-         operations; *added* is that minus the direct path's figure of the same round. Ratios are against the better of nginx and \
-         HAProxy in the same round. *Processes only* is the scheduler's account of client, subject and origin, which other users of \
-         the machine do not disturb and which does not see kernel threads. Median, and in brackets minimum and maximum over the \
-         rounds.\n\n",
+         operations; *added* is that minus the direct path's figure of the same round. Ratios are of \
+         the medians, against the better of nginx and HAProxy, and in brackets what 90 % of 1 000 drawings of the rounds give \
+         (bootstrap). *Processes only* is the scheduler's account of client, subject and origin, which other users of \
+         the machine do not disturb and which does not see kernel threads. Other figures are the median, and in brackets minimum \
+         and maximum over the rounds.\n\n",
     );
     let _ = write!(
         text,
@@ -217,9 +218,9 @@ fn cpu_table(text: &mut String, results: &Results, scenario: &str) {
     text.push_str("|---|---|---|---|---|---|---|---|---|---|\n");
     for subject in sorted_subjects(results, scenario) {
         let cell = |value| show(results.spread(scenario, subject, value), 1);
-        let ratio = |value| match subject {
+        let ratio = |value: fn(&Results, &str, &str) -> Option<Spread>| match subject {
             DIRECT => String::new(),
-            _ => show(results.spread(scenario, subject, value), 2),
+            _ => show(value(results, scenario, subject), 2),
         };
         let added = if subject == DIRECT { String::new() } else { cell(Results::figure) };
         let _ = writeln!(
@@ -246,9 +247,9 @@ fn bulk_table(text: &mut String, results: &Results, scenario: &str) {
     text.push_str("|---|---|---|---|---|---|\n");
     for subject in sorted_subjects(results, scenario) {
         let figure = results.per_round(|round| Some(results.figure(round, scenario, subject)? / 1e9));
-        let ratio = |value| match subject {
+        let ratio = |value: fn(&Results, &str, &str) -> Option<Spread>| match subject {
             DIRECT => String::new(),
-            _ => show(results.spread(scenario, subject, value), 2),
+            _ => show(value(results, scenario, subject), 2),
         };
         let _ = writeln!(
             text,
@@ -474,13 +475,13 @@ fn verdicts(text: &mut String, results: &Results) {
         for subject in
             sorted_subjects(results, scenario).iter().filter(|subject| subject.starts_with("fourfold"))
         {
-            let Some(ratio) = results.spread(scenario, subject, Results::ratio) else { continue };
+            let Some(ratio) = results.ratio(scenario, subject) else { continue };
             let won = match Measure::of(scenario) {
                 Measure::AddedCpu => ratio.median <= 1.0,
                 Measure::BytesPerCpu => ratio.median >= 1.0,
             };
             let word = if won { "better or equal" } else { "WORSE" };
-            let processes = show(results.spread(scenario, subject, Results::processes_ratio), 2);
+            let processes = show(results.processes_ratio(scenario, subject), 2);
             lines.push(format!(
                 "- {scenario}, {subject}: {word} than the better of nginx and HAProxy: {}; processes only: {processes}",
                 show(Some(ratio), 2)

@@ -2,6 +2,7 @@
 //!
 //! Raw figures only: everything in the document is computed from them, so that another reading needs no new run.
 
+use fourfold_base::prng::Prng;
 use fourfold_testkit::stat::{CpuTicks, ticks_per_second};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -304,8 +305,31 @@ impl Measure {
 }
 
 pub const DIRECT: &str = "direct";
-/// The peers that ratios are against, the better of them in each round.
+/// The peers that ratios are against, the better of them.
 const YARDSTICKS: [&str; 2] = ["nginx", "haproxy"];
+/// How often the rounds are drawn again, each time as many and some more than once, to see how far chance moves a ratio.
+const DRAWS: usize = 1_000;
+
+/// Of the first column against the better other one. `min` and `max` are what nine in ten draws of the rounds lie within.
+fn ratio_of_medians(rows: &[Vec<f64>], measure: Measure) -> Option<Spread> {
+    let ratio = |rows: &[&Vec<f64>]| {
+        let median = |column: usize| Spread::of(rows.iter().filter_map(|row| row.get(column).copied()));
+        let peers = (1..rows.first()?.len()).filter_map(|column| Some(median(column)?.median));
+        Some(median(0)?.median / peers.reduce(|one, other| measure.better(one, other))?)
+    };
+    let all: Vec<&Vec<f64>> = rows.iter().collect();
+    let median = ratio(&all)?;
+    let mut rng = Prng::new(1);
+    let mut draw = || {
+        let drawn: Vec<&Vec<f64>> =
+            (0..rows.len()).filter_map(|_| all.get(rng.below(rows.len() as u32) as usize).copied()).collect();
+        ratio(&drawn)
+    };
+    let mut drawn: Vec<f64> = (0..DRAWS).filter_map(|_| draw()).collect();
+    drawn.sort_by(f64::total_cmp);
+    let at = |part: f64| drawn.get((drawn.len() as f64 * part) as usize).copied();
+    Some(Spread { median, min: at(0.05)?, max: at(0.95)? })
+}
 
 impl Results {
     fn sample(&self, round: u32, scenario: &str, subject: &str) -> Option<&Measured> {
@@ -361,36 +385,47 @@ impl Results {
         }
     }
 
-    /// Against the better of nginx and HAProxy in the same round.
-    pub fn ratio(&self, round: u32, scenario: &str, subject: &str) -> Option<f64> {
-        let yardsticks = YARDSTICKS.iter().filter_map(|peer| self.figure(round, scenario, peer));
-        let best = yardsticks.reduce(|one, other| Measure::of(scenario).better(one, other))?;
-        Some(self.figure(round, scenario, subject)? / best)
+    /// Against the better of nginx and HAProxy.
+    pub fn ratio(&self, scenario: &str, subject: &str) -> Option<Spread> {
+        self.against_best(Measure::of(scenario), subject, |round, who| self.figure(round, scenario, who))
     }
 
     /// As [`Results::ratio`], of the whole cost, the direct path's part included: what is left to compare where a subject adds
     /// little more than noise.
-    pub fn whole_ratio(&self, round: u32, scenario: &str, subject: &str) -> Option<f64> {
-        let yardsticks = YARDSTICKS.iter().filter_map(|peer| self.cost_us(round, scenario, peer));
-        Some(self.cost_us(round, scenario, subject)? / yardsticks.reduce(f64::min)?)
+    pub fn whole_ratio(&self, scenario: &str, subject: &str) -> Option<Spread> {
+        self.against_best(Measure::AddedCpu, subject, |round, who| self.cost_us(round, scenario, who))
     }
 
     /// As [`Results::ratio`], by the scheduler's account of the processes that take part: what is left to compare when
     /// somebody else uses the machine.
-    pub fn processes_ratio(&self, round: u32, scenario: &str, subject: &str) -> Option<f64> {
-        let figure = |subject: &str| {
-            let measured = self.sample(round, scenario, subject)?;
-            match Measure::of(scenario) {
-                Measure::AddedCpu => {
-                    let direct = self.processes_us(round, scenario, DIRECT)?;
-                    Some(self.processes_us(round, scenario, subject)? - direct)
-                }
-                Measure::BytesPerCpu => Some(measured.bytes as f64 / measured.processes_seconds),
+    pub fn processes_ratio(&self, scenario: &str, subject: &str) -> Option<Spread> {
+        let measure = Measure::of(scenario);
+        self.against_best(measure, subject, |round, who| match measure {
+            Measure::AddedCpu => {
+                let direct = self.processes_us(round, scenario, DIRECT)?;
+                Some(self.processes_us(round, scenario, who)? - direct)
             }
+            Measure::BytesPerCpu => {
+                let measured = self.sample(round, scenario, who)?;
+                Some(measured.bytes as f64 / measured.processes_seconds)
+            }
+        })
+    }
+
+    /// The median of a subject's rounds against that of the better peer. A ratio of every round against whoever was better in it
+    /// would hold the noise of two peers against one subject.
+    fn against_best(
+        &self,
+        measure: Measure,
+        subject: &str,
+        figure: impl Fn(u32, &str) -> Option<f64>,
+    ) -> Option<Spread> {
+        let peers: Vec<&str> = YARDSTICKS.iter().copied().filter(|peer| figure(0, peer).is_some()).collect();
+        let row = |round| -> Option<Vec<f64>> {
+            std::iter::once(&subject).chain(&peers).map(|who| figure(round, who)).collect()
         };
-        let yardsticks = YARDSTICKS.iter().filter_map(|peer| figure(peer));
-        let best = yardsticks.reduce(|one, other| Measure::of(scenario).better(one, other))?;
-        Some(figure(subject)? / best)
+        let rows: Vec<Vec<f64>> = (0..self.rounds).filter_map(row).collect();
+        ratio_of_medians(&rows, measure)
     }
 
     /// Share of the machine's busy time in all windows that the measured processes cannot account for: other people's work,
@@ -438,14 +473,10 @@ impl Results {
         Spread::of(self.paced.iter().filter(|paced| paced.subject == subject).map(value))
     }
 
-    /// Against the better of nginx and HAProxy in the same round.
+    /// Against the better of nginx and HAProxy.
     pub fn paced_ratio(&self, subject: &str, value: fn(&PacedSample) -> f64) -> Option<Spread> {
-        let of = |round: u32, subject: &str| {
-            self.paced.iter().find(|paced| paced.round == round && paced.subject == subject).map(value)
-        };
-        self.per_round(|round| {
-            let best = YARDSTICKS.iter().filter_map(|peer| of(round, peer)).reduce(f64::min)?;
-            Some(of(round, subject)? / best)
+        self.against_best(Measure::AddedCpu, subject, |round, who| {
+            self.paced.iter().find(|paced| paced.round == round && paced.subject == who).map(value)
         })
     }
 
@@ -541,9 +572,18 @@ mod tests {
                 if round == 0 { 13.0 } else { 17.5 },
             ));
         }
-        let ratio = results.spread("small", "ours", Results::ratio).unwrap();
+        let ratio = results.ratio("small", "ours").unwrap();
+        // Ours added 8 and 12.5, nginx 10 and 10.
         let close = |one: f64, other: f64| (one - other).abs() < 1e-9;
         assert!(close(ratio.min, 0.8) && close(ratio.max, 1.25) && close(ratio.median, 1.025), "{ratio:?}");
+    }
+
+    #[test]
+    fn a_peer_is_not_better_for_a_lucky_round() {
+        let rows: Vec<Vec<f64>> =
+            [[9.0, 10.0, 20.0], [9.0, 10.0, 5.0], [9.0, 30.0, 20.0]].iter().map(|row| row.to_vec()).collect();
+        assert_eq!(ratio_of_medians(&rows, Measure::AddedCpu).unwrap().median, 0.9);
+        assert_eq!(ratio_of_medians(&[], Measure::AddedCpu), None);
     }
 
     #[test]
@@ -552,7 +592,7 @@ mod tests {
         results.samples.push(sample(0, "bulk-1", "nginx", 100, 1.0));
         results.samples.push(sample(0, "bulk-1", "haproxy", 200, 1.0));
         results.samples.push(sample(0, "bulk-1", "ours", 300, 1.0));
-        assert_eq!(results.ratio(0, "bulk-1", "ours"), Some(1.5));
+        assert_eq!(results.ratio("bulk-1", "ours").unwrap().median, 1.5);
     }
 
     #[test]
