@@ -110,7 +110,7 @@ impl EngineArg {
 
 #[derive(Clone, Copy, ValueEnum, PartialEq, Eq, Debug)]
 pub enum SpliceArg {
-    /// BPF where it is permitted and works, else copying
+    /// What costs less processor time: copying, on every kernel measured so far
     Auto,
     /// BPF, or do not start
     Bpf,

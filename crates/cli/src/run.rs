@@ -201,24 +201,17 @@ impl Instance {
 
 /// `None`: tunnels are copied.
 fn choose_splice(mode: SpliceMode) -> anyhow::Result<Option<Arc<Kernel>>> {
-    if mode == SpliceMode::Off {
+    if mode != SpliceMode::Bpf {
         return Ok(None);
     }
-    match Kernel::probe(mode == SpliceMode::Bpf) {
-        Ok(kernel) => {
-            tracing::info!("splice bpf: the kernel carries busy tunnels");
-            Ok(Some(Arc::new(kernel)))
-        }
-        Err(why) if mode == SpliceMode::Bpf => {
-            anyhow::bail!("tunnels cannot be carried by the kernel ({why}); use splice.mode = \"auto\"")
-        }
-        Err(why) => {
-            tracing::info!(
-                "splice off: busy tunnels are copied, which costs some CPU per message; BPF cannot be used: {why}"
-            );
-            Ok(None)
-        }
+    let kernel = Kernel::probe().map_err(|why| {
+        anyhow::anyhow!("tunnels cannot be carried by the kernel ({why}); use splice.mode = \"auto\"")
+    })?;
+    if let Some(fault) = fourfold_sys::bpf::known_fault() {
+        tracing::warn!("splice bpf: {fault}");
     }
+    tracing::info!("splice bpf: the kernel carries busy tunnels");
+    Ok(Some(Arc::new(kernel)))
 }
 
 /// How long a log may take to be written when the program ends.

@@ -383,8 +383,8 @@ section! { splice {
     SPLICE_MODE = "mode",
         choice::<SpliceMode>(&[]),
         Default::Text("auto"), "0.1",
-        "`auto` uses BPF where the kernel is Linux 6.16, permits it and passes a trial, and copies elsewhere; `bpf` takes \
-         any kernel that passes and refuses to start on one that does not; `off` copies.";
+        "`bpf` hands busy tunnels to the kernel, and refuses to start where the kernel does not permit it or fails a trial; \
+         `auto` takes what costs less processor time, which is copying on every kernel measured so far; `off` copies.";
     MESSAGES = "messages",
         Kind::Count { min: 1, max: 250, unit: "messages" },
         Default::Text("64"), "0.1",

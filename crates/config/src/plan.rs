@@ -92,7 +92,7 @@ pub enum AdminListen {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpliceMode {
-    /// BPF where it works, else copying.
+    /// What costs less: copying, on every kernel measured so far.
     Auto,
     /// BPF, or nothing is started.
     Bpf,

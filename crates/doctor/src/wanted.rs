@@ -1,6 +1,6 @@
 //! What is wanted of a machine: the part of a configuration, or of flags, that costs something.
 
-use fourfold_config::{EngineChoice, HostPort, Listener, Mode, Plan, Pool, PortMode};
+use fourfold_config::{EngineChoice, HostPort, Listener, Mode, Plan, Pool, PortMode, SpliceMode};
 use fourfold_ports::Family;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
@@ -23,6 +23,8 @@ pub struct Wanted {
     pub queued_bytes: Option<u64>,
     /// Of clients in HTTP mode, those with a request in flight at once.
     pub busy_percent: u64,
+    /// Busy tunnels are to be carried by the kernel.
+    pub splice: bool,
 }
 
 impl Default for Wanted {
@@ -37,6 +39,7 @@ impl Default for Wanted {
             burst: None,
             queued_bytes: None,
             busy_percent: 100,
+            splice: false,
         }
     }
 }
@@ -99,6 +102,7 @@ impl Wanted {
                 .filter_map(|(n, bind)| Some(WantedListener::of(plan.listeners.get(n)?, bind)))
                 .collect(),
             pools: plan.pools.iter().enumerate().map(|(n, pool)| WantedPool::of(plan, n, pool)).collect(),
+            splice: plan.splice.mode == SpliceMode::Bpf,
             ..Wanted::default()
         }
     }

@@ -366,7 +366,15 @@ fn privileges_and_clocks() {
         Status::Warn
     );
     let none = with(|facts, _| facts.capabilities = Fact::Known(vec![]), "bpf");
-    assert_eq!((none.status, none.limit), (Status::Warn, None));
+    assert_eq!((none.status, none.limit), (Status::Pass, None));
+    let needed = with(
+        |facts, wanted| {
+            wanted.splice = true;
+            facts.capabilities = Fact::Known(vec![]);
+        },
+        "bpf",
+    );
+    fails_at(&needed, 0);
 }
 
 #[test]

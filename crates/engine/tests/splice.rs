@@ -22,7 +22,7 @@ const TURN_MS: u64 = 5;
 
 fn kernel() -> Option<&'static Kernel> {
     static KERNEL: OnceLock<Option<Kernel>> = OnceLock::new();
-    let probe = || match Kernel::probe(true) {
+    let probe = || match Kernel::probe() {
         Ok(kernel) => Some(kernel),
         Err(why) => {
             assert!(std::env::var_os("FOURFOLD_NO_SKIP").is_none(), "{why}");

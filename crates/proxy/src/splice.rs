@@ -41,7 +41,7 @@ impl Carrier {
         // A full buffer is a part of something large.
         let in_row = bytes < BUFFER_BYTES && since_last <= rule.gap_ms;
         *messages = if in_row { messages.saturating_add(1) } else { 0 };
-        rule.mode != SpliceMode::Off && *messages >= rule.messages && {
+        rule.mode == SpliceMode::Bpf && *messages >= rule.messages && {
             *messages = 0;
             true
         }
@@ -176,7 +176,7 @@ pub(crate) fn carrier_after(why: Unspliced) -> Carrier {
 mod tests {
     use super::*;
 
-    const RULE: Splice = Splice { mode: SpliceMode::Auto, messages: 3, gap_ms: 10 };
+    const RULE: Splice = Splice { mode: SpliceMode::Bpf, messages: 3, gap_ms: 10 };
 
     #[test]
     fn row_of_small_messages_makes_a_tunnel_busy() {

@@ -84,7 +84,7 @@ fn splice(seed: u64) -> Splice {
         return Splice::OFF;
     }
     Splice {
-        mode: SpliceMode::Auto,
+        mode: SpliceMode::Bpf,
         messages: between(rng, 1, 6) as u8,
         gap_ms: u64::from(between(rng, 1, 2_000)),
     }

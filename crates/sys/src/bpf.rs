@@ -30,10 +30,6 @@ pub const TUNNELS_MAX: u32 = 4096;
 /// transmission", "Avoid using sk_socket after free when sending"; both came with 6.16).
 const KERNEL_OLDEST: (u32, u32) = (6, 16);
 
-/// Reading the kernel's BTF takes about 60 MB, which are given back after the start; where they are a large part of the limit,
-/// the kernel could end the program for them.
-const MEMORY_MIN_BYTES: u64 = 256 << 20;
-
 /// While a socket leaves, arrivals below this stay in its queue instead of waking the program (tcp_data_ready compares with
 /// SO_RCVLOWAT): the kernel drops what the program would look at in the moment it is taken off.
 const HOLD_BYTES: u32 = 64 * 1024;
@@ -58,18 +54,8 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Loads the program and moves bytes with it. `old`: also on a kernel that is known to have faults which no trial shows.
-    pub fn probe(old: bool) -> Result<Self, Unavailable> {
-        if !old && crate::machine::kernel() < KERNEL_OLDEST {
-            let (major, minor) = KERNEL_OLDEST;
-            let text = format!("needs Linux {major}.{minor}, or --splice bpf where older fixes are known");
-            return Err(Unavailable(text));
-        }
-        if !old && crate::machine::memory_bytes() < MEMORY_MIN_BYTES {
-            let mib = MEMORY_MIN_BYTES >> 20;
-            let text = format!("at start it needs memory for the kernel's types: {mib} MiB, or --splice bpf");
-            return Err(Unavailable(text));
-        }
+    /// Loads the program and moves bytes with it. Reading the kernel's BTF takes about 60 MB, which are given back.
+    pub fn probe() -> Result<Self, Unavailable> {
         crate::machine::return_free_memory();
         let btf =
             Btf::from_sys_fs().map_err(|error| Unavailable(format!("no BTF of the kernel: {error}")))?;
@@ -78,6 +64,17 @@ impl Kernel {
         trial::run(&mut splicer).map_err(|what| Unavailable(format!("a trial failed: {what}")))?;
         Ok(kernel)
     }
+}
+
+/// What no trial shows, and the stable series of this kernel may have mended.
+pub fn known_fault() -> Option<String> {
+    let (major, minor) = KERNEL_OLDEST;
+    (crate::machine::kernel() < KERNEL_OLDEST).then(|| {
+        format!(
+            "before Linux {major}.{minor} the kernel doubles bytes when a send buffer is full, or uses a socket after it was \
+             freed, unless this stable series has the mends (net/core/skmsg.c)"
+        )
+    })
 }
 
 /// One direction of a tunnel as the program knows it; `struct flow`.

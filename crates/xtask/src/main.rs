@@ -19,7 +19,7 @@ cargo xtask test  [--no-install] [--quick]   everything CI runs; installs what t
 cargo xtask tidy                             arrows between crates, unsafe, clocks in ring 0, sizes
 cargo xtask bench tcp [--rounds N] [--seconds S] [--quick] [--peers A,B,…] [--scenarios A,B,…] [--fourfold PATH]
                                              peers against Fourfold on this machine
-                      peers: nginx haproxy envoy fourfold-uring fourfold-epoll fourfold-uring-copy fourfold-epoll-copy
+                      peers: nginx haproxy envoy fourfold-uring fourfold-epoll fourfold-uring-splice fourfold-epoll-splice
                       scenarios: small new bulk-1 bulk-64 hold
 cargo xtask bench http [the same flags] [--clients N]
                                              the same for HTTP and WebSocket; N bounds what idle and reuse scenarios hold

@@ -6,6 +6,9 @@ use crate::wanted::WantedEngine;
 
 const DISABLED: &str = "kernel.io_uring_disabled";
 
+/// To load the program, to put sockets into its maps, and to read where a socket's queue stands.
+const SPLICE_NEEDS: [&str; 3] = ["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"];
+
 pub fn io_uring(capacity: &Capacity<'_>) -> Vec<Found> {
     let facts = capacity.facts;
     let disabled = facts.number(DISABLED).unwrap_or(0);
@@ -70,33 +73,32 @@ fn allow(capacity: &Capacity<'_>, found: Found) -> Found {
 
 pub fn bpf(capacity: &Capacity<'_>) -> Vec<Found> {
     let facts = capacity.facts;
-    let allowed = facts.has_capability("CAP_BPF").zip(facts.has_capability("CAP_NET_ADMIN"));
-    match (allowed, facts.btf.get()) {
-        (Some((true, true)), Some(true)) => {
-            vec![Found::pass("programs may be loaded, and the kernel describes its types")]
-        }
-        (Some((true, true)), _) => vec![Found::warn(
-            "the kernel does not describe its types (no /sys/kernel/btf/vmlinux)",
-            "busy tunnels are copied instead of spliced in the kernel; it bounds no number of connections",
-        )],
-        (Some(_), _) => {
-            let ways = vec![
-                lasting("systemd", "AmbientCapabilities=CAP_BPF CAP_NET_ADMIN".into()),
-                lasting("container", "docker run --cap-add BPF --cap-add NET_ADMIN".into()),
-                lasting("kubernetes", "securityContext: { capabilities: { add: [BPF, NET_ADMIN] } }".into()),
-            ];
-            let command = "setcap cap_bpf,cap_net_admin+ep fourfold";
-            let remedy = Remedy::by_hand(command, ways, "CAP_BPF lets a program read kernel memory");
-            vec![
-                Found::warn(
-                    "CAP_BPF and CAP_NET_ADMIN are missing",
-                    "busy tunnels are copied instead of spliced in the kernel; it bounds no number of connections",
-                )
-                .remedy(remedy),
-            ]
-        }
-        (None, _) => Vec::new(),
+    let granted: Vec<Option<bool>> = SPLICE_NEEDS.iter().map(|name| facts.has_capability(name)).collect();
+    if granted.contains(&None) {
+        return Vec::new();
     }
+    let types = facts.btf.get() == Some(&true);
+    if types && !granted.contains(&Some(false)) {
+        return vec![Found::pass("programs may be loaded, and the kernel describes its types")];
+    }
+    if !capacity.wanted.splice {
+        return vec![Found::pass("programs may not be loaded; only splice.mode = \"bpf\" would need it")];
+    }
+    let limit = Limit::held(0, capacity.connections());
+    let why = "splice.mode = \"bpf\" starts only where it works; \"auto\" copies";
+    if !types {
+        let what = "the kernel does not describe its types (no /sys/kernel/btf/vmlinux)";
+        return vec![Found::at(limit, what, why)];
+    }
+    let ways = vec![
+        lasting("systemd", format!("AmbientCapabilities={}", SPLICE_NEEDS.join(" "))),
+        lasting("container", "docker run --cap-add BPF --cap-add NET_ADMIN --cap-add PERFMON".into()),
+        lasting("kubernetes", "securityContext: { capabilities: { add: [BPF, NET_ADMIN, PERFMON] } }".into()),
+    ];
+    let command = "setcap cap_bpf,cap_net_admin,cap_perfmon+ep fourfold";
+    let remedy = Remedy::by_hand(command, ways, "CAP_BPF and CAP_PERFMON let a program read kernel memory");
+    let what = format!("{} are not all granted", SPLICE_NEEDS.join(", "));
+    vec![Found::at(limit, what, why).remedy(remedy)]
 }
 
 pub fn privileges(capacity: &Capacity<'_>) -> Vec<Found> {

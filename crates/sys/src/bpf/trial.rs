@@ -135,7 +135,7 @@ mod tests {
 
     /// CI runs as root on a kernel that can.
     fn kernel() -> Option<Kernel> {
-        match Kernel::probe(true) {
+        match Kernel::probe() {
             Ok(kernel) => Some(kernel),
             Err(why) => {
                 assert!(std::env::var_os("FOURFOLD_NO_SKIP").is_none(), "{why}");

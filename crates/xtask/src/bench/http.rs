@@ -48,7 +48,7 @@ const LOOK: Duration = Duration::from_secs(1);
 pub fn run(flags: &Flags) -> Result<()> {
     let others = [LATENCY, IDLE, WS_IDLE, REUSE, FAULTS, SLOW];
     let all: Vec<&str> = SCENARIOS.iter().map(|(name, _)| *name).chain(others).collect();
-    let mut settings = Settings::from_flags(flags, &all)?;
+    let mut settings = Settings::from_flags(flags, Protocol::Http, &all)?;
     let mut results = rounds::begin(&mut settings, Protocol::Http)?;
     let folder = workspace::target_dir().join("bench");
     let windows: Vec<_> = SCENARIOS.iter().copied().filter(|(name, _)| settings.wants(name)).collect();

@@ -25,11 +25,11 @@ pub struct Settings {
 
 impl Settings {
     /// `all`: the scenarios that there are.
-    pub fn from_flags(flags: &Flags, all: &[&str]) -> Result<Settings> {
+    pub fn from_flags(flags: &Flags, protocol: Protocol, all: &[&str]) -> Result<Settings> {
         let quick = flags.has("quick");
         let kinds: Vec<Kind> = match flags.list("peers") {
             Some(names) => names.into_iter().map(Kind::from_name).collect::<Result<_>>()?,
-            None => subject::ALL.to_vec(),
+            None => subject::ALL.iter().copied().filter(|kind| kind.is_usual(protocol)).collect(),
         };
         let scenarios = flags.list("scenarios").unwrap_or_else(|| all.to_vec());
         if let Some(stranger) = scenarios.iter().find(|name| !all.contains(name)) {

@@ -33,9 +33,9 @@ pub enum Kind {
     Envoy,
     FourfoldUring,
     FourfoldEpoll,
-    /// The same, copying what the kernel would carry.
-    FourfoldUringCopy,
-    FourfoldEpollCopy,
+    /// The same, busy tunnels carried by the kernel.
+    FourfoldUringSplice,
+    FourfoldEpollSplice,
 }
 
 pub const ALL: &[Kind] = &[
@@ -45,8 +45,8 @@ pub const ALL: &[Kind] = &[
     Kind::Envoy,
     Kind::FourfoldUring,
     Kind::FourfoldEpoll,
-    Kind::FourfoldUringCopy,
-    Kind::FourfoldEpollCopy,
+    Kind::FourfoldUringSplice,
+    Kind::FourfoldEpollSplice,
 ];
 
 /// How large it has to be.
@@ -73,8 +73,8 @@ impl Kind {
             Kind::Envoy => "envoy",
             Kind::FourfoldUring => "fourfold-uring",
             Kind::FourfoldEpoll => "fourfold-epoll",
-            Kind::FourfoldUringCopy => "fourfold-uring-copy",
-            Kind::FourfoldEpollCopy => "fourfold-epoll-copy",
+            Kind::FourfoldUringSplice => "fourfold-uring-splice",
+            Kind::FourfoldEpollSplice => "fourfold-epoll-splice",
         }
     }
 
@@ -97,6 +97,11 @@ impl Kind {
         // nginx and Envoy put words, and Envoy its own path, before what is worth knowing.
         let version = line.rsplit_once("version: ").map_or(line.as_str(), |(_, version)| version);
         Ok(version.trim_start_matches("HAProxy version ").to_string())
+    }
+
+    /// Those of a run that names none.
+    pub fn is_usual(self, protocol: Protocol) -> bool {
+        protocol == Protocol::Tcp || !matches!(self, Kind::FourfoldUringSplice | Kind::FourfoldEpollSplice)
     }
 
     pub fn is_ours(self) -> bool {
@@ -335,8 +340,8 @@ fn command(
         }
         Kind::FourfoldUring => fourfold(programs, (protocol, size), listen, origins, ("uring", "auto"))?,
         Kind::FourfoldEpoll => fourfold(programs, (protocol, size), listen, origins, ("epoll", "auto"))?,
-        Kind::FourfoldUringCopy => fourfold(programs, (protocol, size), listen, origins, ("uring", "off"))?,
-        Kind::FourfoldEpollCopy => fourfold(programs, (protocol, size), listen, origins, ("epoll", "off"))?,
+        Kind::FourfoldUringSplice => fourfold(programs, (protocol, size), listen, origins, ("uring", "bpf"))?,
+        Kind::FourfoldEpollSplice => fourfold(programs, (protocol, size), listen, origins, ("epoll", "bpf"))?,
     })
 }
 

@@ -31,7 +31,7 @@ const HOLD_ROUNDS_MAX: u32 = 3;
 
 pub fn run(flags: &Flags) -> Result<()> {
     let all: Vec<&str> = SCENARIOS.iter().map(|(name, _)| *name).chain([HOLD, FILL]).collect();
-    let mut settings = Settings::from_flags(flags, &all)?;
+    let mut settings = Settings::from_flags(flags, Protocol::Tcp, &all)?;
     let mut results = rounds::begin(&mut settings, Protocol::Tcp)?;
     let folder = workspace::target_dir().join("bench");
     let windows: Vec<_> = SCENARIOS.iter().copied().filter(|(name, _)| settings.wants(name)).collect();
@@ -176,11 +176,17 @@ mod tests {
 
     #[test]
     fn the_direct_path_is_always_measured_and_never_listed_twice() {
-        let settings =
-            Settings::from_flags(&Flags::parse(&["--peers", "direct,nginx", "--quick"]).unwrap(), &["small"])
-                .unwrap();
+        let settings = Settings::from_flags(
+            &Flags::parse(&["--peers", "direct,nginx", "--quick"]).unwrap(),
+            Protocol::Tcp,
+            &["small"],
+        )
+        .unwrap();
         assert_eq!(settings.kinds, [Kind::Nginx]);
         assert_eq!(Kind::Direct.name(), super::super::results::DIRECT);
-        assert!(Settings::from_flags(&Flags::parse(&["--scenarios", "smal"]).unwrap(), &["small"]).is_err());
+        assert!(
+            Settings::from_flags(&Flags::parse(&["--scenarios", "smal"]).unwrap(), Protocol::Tcp, &["small"])
+                .is_err()
+        );
     }
 }
