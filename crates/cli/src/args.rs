@@ -334,6 +334,9 @@ pub struct PlanArgs {
     /// What is spoken: tcp or http
     #[arg(long, value_name = "MODE", default_value = "tcp")]
     pub mode: String,
+    /// Engine, which differs in what a connection takes
+    #[arg(long, value_name = "ENGINE", default_value = "auto")]
+    pub engine: EngineArg,
     /// New connections per second
     #[arg(long, value_name = "R")]
     pub rate: Option<String>,

@@ -17,6 +17,7 @@ pub fn run(args: &PlanArgs) -> anyhow::Result<ExitCode> {
         to: &args.to,
         source: &args.source,
         max_connections: Some(&args.max_connections),
+        engine: Some(args.engine.as_str()),
         ..Flags::default()
     });
     let checked = match checked {

@@ -183,6 +183,13 @@ pub const CHECKS: &[Check] = &[
     ),
     check(
         Group::Network,
+        "established",
+        "table of connections",
+        "kernel: Documentation/networking/ip-sysctl.rst, tcp_ehash_entries; net/ipv4/inet_hashtables.c, __inet_lookup_established",
+        network::established,
+    ),
+    check(
+        Group::Network,
         "congestion",
         "congestion control",
         "tcp(7), tcp_congestion_control",

@@ -86,6 +86,7 @@ pub const SETTINGS: &[Setting] = &[
     network("net.ipv4.ip_unprivileged_port_start"),
     network("net.ipv4.tcp_available_congestion_control"),
     network("net.ipv4.tcp_congestion_control"),
+    network("net.ipv4.tcp_ehash_entries"),
     network("net.ipv4.tcp_fin_timeout"),
     machine("net.ipv4.tcp_max_orphans"),
     network("net.ipv4.tcp_max_syn_backlog"),

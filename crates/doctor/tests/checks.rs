@@ -378,6 +378,15 @@ fn privileges_and_clocks() {
 }
 
 #[test]
+fn long_chains_are_told_and_a_shared_table_is_counted() {
+    let shared = with(|facts, _| facts.set("net.ipv4.tcp_ehash_entries", "-1024"), "established");
+    assert_eq!((shared.status, shared.limit), (Status::Warn, None));
+    assert!(shared.remedies[0].lasting.iter().any(|way| way.text.contains("thash_entries=")), "{shared:#?}");
+    let enough = with(|facts, _| facts.set("net.ipv4.tcp_ehash_entries", "16777216"), "established");
+    assert_eq!(enough.status, Status::Pass);
+}
+
+#[test]
 fn folklore_is_told_where_a_setting_betrays_it() {
     for (setting, value, belief, better) in [
         ("net.ipv4.tcp_tw_recycle", "1", "tw-recycle", "0"),

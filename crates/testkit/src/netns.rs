@@ -133,6 +133,24 @@ impl Netns {
     }
 }
 
+/// The calling thread, and the programs that it starts from now on, in an empty network with a loopback device, whose table of
+/// connections has so many chains of its own.
+pub fn enter_own_network(chains: u64) -> Result<()> {
+    let leave = || {
+        // SAFETY: no pointers; concerns the calling thread only.
+        match unsafe { libc::unshare(libc::CLONE_NEWNET) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()).context("a network namespace"),
+        }
+    };
+    // What a namespace says of its children does not concern the machine's own.
+    leave()?;
+    std::fs::write("/proc/sys/net/ipv4/tcp_child_ehash_entries", chains.to_string())
+        .context("net.ipv4.tcp_child_ehash_entries (Linux 6.1)")?;
+    leave()?;
+    ip(&["link", "set", "lo", "up"])
+}
+
 /// A test's turn, and a network of its own: for tests that would be in each other's way, or in that of what other tests left in
 /// TIME_WAIT.
 pub struct Alone {

@@ -90,6 +90,46 @@ fn narrow_queue(interface: &Interface, processors: u64) -> Found {
     Found::warn(what, why).remedy(remedy)
 }
 
+/// Sockets in a chain of the table of connections beyond which the walk is felt.
+const CHAIN_MAX: u64 = 4;
+/// include/net/inet_hashtables.h: a network namespace's own table has at most so many chains.
+const CHAINS_MAX: u64 = 1 << 24;
+
+pub fn established(capacity: &Capacity<'_>) -> Vec<Found> {
+    let shown = capacity.facts.setting("net.ipv4.tcp_ehash_entries").map(str::trim);
+    // Negative: the namespace shares the machine's.
+    let Some(chains) = shown.and_then(|text| text.parse::<i64>().ok()).map(i64::unsigned_abs) else {
+        return vec![Found::pass(
+            "the kernel does not say how long its table of connections is (before Linux 6.1)",
+        )];
+    };
+    let sockets = capacity.connections().saturating_mul(capacity.sockets_here());
+    let chain = sockets / chains.max(1);
+    let what = format!("{sockets} sockets in a table of {chains} chains");
+    if chain < CHAIN_MAX {
+        return vec![Found::pass(what)];
+    }
+    let why = format!(
+        "every packet walks its chain, here {chain} sockets long, each a cache miss; it bounds no number, and costs processor time (a \
+         tenth of what making a connection takes, at 16)"
+    );
+    let value = sockets.next_power_of_two().min(CHAINS_MAX);
+    let ways = vec![
+        lasting(
+            "configuration",
+            format!("thash_entries={value} on the kernel's command line (GRUB_CMDLINE_LINUX)"),
+        ),
+        lasting(
+            "container",
+            "sysctl -w net.ipv4.tcp_child_ehash_entries on the host, before the container starts".into(),
+        ),
+    ];
+    let command = format!(
+        "sysctl -w net.ipv4.tcp_child_ehash_entries={value}: network namespaces made from then on have tables of their own"
+    );
+    vec![Found::warn(what, why).remedy(Remedy::by_hand(command, ways, "8 bytes of memory for each chain"))]
+}
+
 pub fn congestion(capacity: &Capacity<'_>) -> Vec<Found> {
     let facts = capacity.facts;
     let Some(current) = facts.setting("net.ipv4.tcp_congestion_control") else { return Vec::new() };

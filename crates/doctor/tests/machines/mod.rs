@@ -45,6 +45,7 @@ pub fn large() -> Facts {
         ("net.ipv4.ip_local_reserved_ports", ""),
         ("net.ipv4.neigh.default.gc_thresh3", "1024"),
         ("net.ipv4.tcp_congestion_control", "cubic"),
+        ("net.ipv4.tcp_ehash_entries", "524288"),
         ("net.ipv4.tcp_fin_timeout", "60"),
         ("net.ipv4.tcp_max_orphans", "262144"),
         ("net.ipv4.tcp_max_syn_backlog", "4096"),

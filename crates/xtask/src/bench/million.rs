@@ -40,7 +40,8 @@ pub fn run(flags: &Flags) -> Result<()> {
     let setting = Setting::from_flags(flags)?;
     setting.check_machine()?;
     setting.build()?;
-    let mut result = Million::begin(&setting)?;
+    let chains = setting.enter_network();
+    let mut result = Million { chains, ..Million::begin(&setting)? };
     let ended = drive(&setting, &mut result);
     if let Err(error) = &ended {
         result.aborted = Some(format!("{error:#}"));

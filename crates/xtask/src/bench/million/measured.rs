@@ -135,6 +135,9 @@ pub struct Million {
     pub descriptors: u64,
     pub verify_per_s: u64,
     pub pending: u64,
+    /// Of the table of connections, in a network namespace of their own.
+    #[serde(default)]
+    pub chains: Option<u64>,
     pub layout: Layout,
     /// Used before anything was started.
     pub idle_bytes: u64,

@@ -18,6 +18,8 @@ pub const MEMORY_FLOOR_BYTES: u64 = 768 << 20;
 const DESCRIPTORS: u64 = 20_000;
 /// Of a source's ports towards one address, the part that is planned with.
 const FILL_PERCENT: u64 = 90;
+/// Chains of the table of connections, of which every packet walks one: the machine's default is for fewer sockets.
+const CHAINS: u64 = 1 << 22;
 /// One in so many is verified again every second.
 const VERIFY_SHARE: u64 = 100;
 /// include/uapi/linux/capability.h.
@@ -59,6 +61,17 @@ impl Setting {
             fourfold: flags.text("fourfold").map_or_else(program, PathBuf::from),
             sources,
         })
+    }
+
+    /// A network of their own, so that neither the machine's connections nor its settings are in the way.
+    pub fn enter_network(&self) -> Option<u64> {
+        match fourfold_testkit::netns::enter_own_network(CHAINS) {
+            Ok(()) => Some(CHAINS),
+            Err(error) => {
+                println!("in the machine's own network: {error:#}");
+                None
+            }
+        }
     }
 
     /// Refuses what would end in the middle, or take the machine with it.
@@ -177,7 +190,7 @@ impl Setting {
     /// What `fourfold plan` says that the machine needs; `None`: it does not say.
     pub fn plan(&self, listen: SocketAddr, origin: SocketAddr) -> Option<u64> {
         let mut command = self.fourfold();
-        command.arg("plan");
+        command.args(["plan", "--engine", &self.engine]);
         self.describe(&mut command, listen, origin);
         let output = command.arg("--json").stdin(Stdio::null()).output().ok()?;
         let plan: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;

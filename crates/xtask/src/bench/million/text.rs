@@ -19,7 +19,7 @@ pub fn section(name: &str, million: &Million) -> String {
         "From [`benches/results/{name}`](../benches/results/{name}); repeat with `cargo xtask bench million{flag}`.\n\n\
          Measured {} at commit {} ({}) on {} cores ({}), {} GiB, Linux {}, local ports {}; {:.1} % of the machine was busy \
          before anything was started. Client, proxy and origin are on this machine, one process each, so that {} connections are \
-         {} sockets; every process has a hard limit of {} descriptors. Engine {}. Proxy: {}.\n\n\
+         {} sockets{}; every process has a hard limit of {} descriptors. Engine {}. Proxy: {}.\n\n\
          Every connection carries a token of its own when it is made and another one once all are up; after that {} random ones \
          per second are verified for as long as they are held.\n\n",
         million.date,
@@ -33,6 +33,9 @@ pub fn section(name: &str, million: &Million) -> String {
         million.machine.background * 100.0,
         grouped(million.connections),
         grouped(million.sockets()),
+        million.chains.map_or(String::new(), |chains| {
+            format!(" in a network namespace, whose table of connections has {} chains", grouped(chains))
+        }),
         grouped(million.descriptors),
         million.engine,
         shards(&million.layout.proxy),
