@@ -1,12 +1,16 @@
 //! Busy tunnels that the kernel carries: what goes in comes out, counted, whatever happens to a tunnel while it is spliced.
 
+use crate::common::lab::free_port;
 use crate::common::origin::reset_on_close;
+use crate::common::program::{BINARY, Scratch};
 use crate::common::{Config, DEADLINE, Engine, Lab, Program, eventually};
 use crate::on_both_engines;
 use fourfold_sys::bpf::Kernel;
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
@@ -17,19 +21,29 @@ on_both_engines!(
     slow_reader_gets_everything,
     drain_cuts_what_is_spliced,
     websocket_like_chatter_is_carried_and_quiet_comes_back,
+    an_upgraded_connection_is_carried,
+    ipv6_tunnels_are_carried,
+    a_program_that_may_not_says_what_it_needs,
 );
 
 /// Splices after a few messages, so that it happens at another point of each tunnel.
-fn program(engine: Engine, origin: &TcpListener, splice: &str) -> Option<Program> {
-    let config = Config::to(engine, &[origin.local_addr().unwrap()])
+fn config(engine: Engine, origin: &TcpListener, splice: &str) -> Config {
+    Config::to(engine, &[origin.local_addr().unwrap()])
         .top("max_connections = 2000")
-        .more(&format!("[splice]\nmode = \"bpf\"\n{splice}"));
-    if Kernel::probe().is_ok() {
-        return Some(Program::run(&config));
+        .more(&format!("[splice]\nmode = \"bpf\"\n{splice}"))
+}
+
+fn may_splice() -> bool {
+    let may = Kernel::probe().is_ok();
+    assert!(may || std::env::var_os("FOURFOLD_NO_SKIP").is_none(), "the kernel carries no tunnels here");
+    if !may {
+        eprintln!("skipped: the kernel carries no tunnels here");
     }
-    assert!(std::env::var_os("FOURFOLD_NO_SKIP").is_none(), "the kernel carries no tunnels here");
-    eprintln!("skipped: the kernel carries no tunnels here");
-    None
+    may
+}
+
+fn program(engine: Engine, origin: &TcpListener, splice: &str) -> Option<Program> {
+    may_splice().then(|| Program::run(&config(engine, origin, splice)))
 }
 
 /// A connection through the proxy, both ends in hand.
@@ -296,4 +310,87 @@ fn websocket_like_chatter_is_carried_and_quiet_comes_back(engine: Engine) {
     ping(&client, &server);
     drop((client, server));
     program.report_when_empty();
+}
+
+fn an_upgraded_connection_is_carried(engine: Engine) {
+    let _lab = Lab::new();
+    let origin = TcpListener::bind("127.0.0.1:0").unwrap();
+    if !may_splice() {
+        return;
+    }
+    let program =
+        Program::run(&config(engine, &origin, "messages = 3\ngap = \"5s\"").listener("mode = \"http\""));
+    let mut client = TcpStream::connect(program.address).unwrap();
+    client.set_nodelay(true).unwrap();
+    client.set_read_timeout(Some(DEADLINE)).unwrap();
+    client
+        .write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: chatter\r\n\r\n")
+        .unwrap();
+    let mut server = origin.accept().unwrap().0;
+    server.set_nodelay(true).unwrap();
+    server.set_read_timeout(Some(DEADLINE)).unwrap();
+    read_head(&mut server);
+    server
+        .write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: chatter\r\n\r\n")
+        .unwrap();
+    assert!(read_head(&mut client).starts_with("HTTP/1.1 101 "));
+    spliced(&program, &client, &server);
+    // Either side's last words arrive, and each hears the end.
+    server.write_all(b"bye").unwrap();
+    server.shutdown(Shutdown::Write).unwrap();
+    let mut rest = Vec::new();
+    client.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest, b"bye");
+    client.write_all(b"and you").unwrap();
+    drop(client);
+    rest.clear();
+    server.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest, b"and you");
+    program.report_when_empty();
+    let totals = program.stop().totals();
+    assert_eq!((count(&totals, "splice_lost"), count(&totals, "splice_ended")), (0, 1), "{totals:?}");
+}
+
+/// To the empty line, and no further.
+fn read_head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).unwrap()
+}
+
+fn ipv6_tunnels_are_carried(engine: Engine) {
+    let _lab = Lab::new();
+    let origin = TcpListener::bind("[::1]:0").unwrap();
+    if !may_splice() {
+        return;
+    }
+    let config = config(engine, &origin, "messages = 3\ngap = \"5s\"");
+    let program = Program::run(&Config { listen: Ipv6Addr::LOCALHOST.into(), ..config });
+    let (client, server) = line(&program, &origin);
+    let pings = spliced(&program, &client, &server);
+    drop((client, server));
+    program.report_when_empty();
+    let totals = program.stop().totals();
+    assert_eq!((count(&totals, "bytes_up"), count(&totals, "bytes_down")), (pings, pings), "{totals:?}");
+}
+
+fn a_program_that_may_not_says_what_it_needs(engine: Engine) {
+    let _lab = Lab::new();
+    let origin = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free_port(Ipv4Addr::LOCALHOST.into());
+    let file = Scratch::new("fourfold.toml", config(engine, &origin, "").toml(address).as_bytes());
+    let mut command = Command::new(BINARY);
+    command.args(["run", "--admin", "off"]).arg(&file.0);
+    command.uid(65_534).gid(65_534);
+    let output = command.output().unwrap();
+    let said =
+        String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success(), "{said}");
+    for word in ["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON", "splice.mode"] {
+        assert!(said.contains(word), "{word}: {said}");
+    }
 }

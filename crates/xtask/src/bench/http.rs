@@ -3,12 +3,13 @@
 //! Where CPU is measured the client is [`super::client`], which reads the machine's time itself; where latency, memory or
 //! connections are, it is `fourfold load`. The origin is `fourfold origin --mode http` everywhere.
 
+use super::Flags;
 use super::faults::{self, FAULTS};
+use super::report::{self, Place};
 use super::results::{Grown, HoldSample, PacedSample, Protocol, Results, ReuseSample};
 use super::rounds::{self, Settings, absent};
 use super::slow::{self, SLOW};
 use super::subject::{Kind, Programs, Running, Size};
-use super::{Flags, report};
 use crate::workspace;
 use anyhow::{Context, Result, bail};
 use fourfold_testkit::{Proc, Reserved, Signal};
@@ -50,6 +51,7 @@ pub fn run(flags: &Flags) -> Result<()> {
     let all: Vec<&str> = SCENARIOS.iter().map(|(name, _)| *name).chain(others).collect();
     let mut settings = Settings::from_flags(flags, Protocol::Http, &all)?;
     let mut results = rounds::begin(&mut settings, Protocol::Http)?;
+    let place = Place::free("http", &results.date)?;
     let folder = workspace::target_dir().join("bench");
     let windows: Vec<_> = SCENARIOS.iter().copied().filter(|(name, _)| settings.wants(name)).collect();
     if !windows.is_empty() || settings.wants(LATENCY) {
@@ -59,12 +61,14 @@ pub fn run(flags: &Flags) -> Result<()> {
         if settings.wants(LATENCY) {
             measure_latencies(&settings, &mut results, &mut subjects, origin.pid())?;
         }
+        place.write(&results)?;
     }
     for (scenario, sizes) in
         [(IDLE, Kind::idle_sizes as fn(Kind) -> Option<(usize, usize)>), (WS_IDLE, Kind::pair_sizes)]
     {
         if settings.wants(scenario) {
             measure_holds(&settings, &mut results, &folder, scenario, sizes);
+            place.write(&results)?;
         }
     }
     if settings.wants(REUSE) {
@@ -72,11 +76,12 @@ pub fn run(flags: &Flags) -> Result<()> {
     }
     if settings.wants(SLOW) {
         slow::measure(&settings, &mut results, &folder)?;
+        place.write(&results)?;
     }
     if settings.wants(FAULTS) {
         faults::measure(&settings, &mut results, &folder);
     }
-    report::save(&results)?;
+    place.write(&results)?;
     print!("{}", report::tables(&results));
     Ok(())
 }

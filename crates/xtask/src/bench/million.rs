@@ -47,7 +47,7 @@ pub fn run(flags: &Flags) -> Result<()> {
         result.aborted = Some(format!("{error:#}"));
     }
     if !result.moments.is_empty() {
-        report::save_as("million", &result.date, &result)?;
+        report::Place::free("million", &result.date)?.write(&result)?;
         println!("\n{}", text::section("", &result));
     }
     ended?;

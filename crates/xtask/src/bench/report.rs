@@ -20,23 +20,27 @@ fn results_dir() -> PathBuf {
     workspace::root().join("benches/results")
 }
 
-pub fn save(results: &Results) -> Result<()> {
-    save_as(results.protocol.name(), &results.date, results)
-}
+/// Where the results of a run are kept, as far as it has come.
+pub struct Place(PathBuf);
 
-/// Never overwrites: a second run of a day gets a number.
-pub fn save_as(kind: &str, date: &str, results: &impl Serialize) -> Result<()> {
-    let folder = results_dir();
-    fs::create_dir_all(&folder)?;
-    let names = (1..).map(|run| match run {
-        1 => format!("{kind}-{date}.json"),
-        run => format!("{kind}-{date}-{run:02}.json"),
-    });
-    let free = names.map(|name| folder.join(name)).find(|path| !path.exists());
-    let path = free.context("no free file name")?;
-    fs::write(&path, serde_json::to_string_pretty(results)? + "\n")?;
-    println!("written: {}", path.display());
-    Ok(())
+impl Place {
+    /// Of no earlier run: a second one of a day gets a number.
+    pub fn free(kind: &str, date: &str) -> Result<Place> {
+        let folder = results_dir();
+        fs::create_dir_all(&folder)?;
+        let names = (1..).map(|run| match run {
+            1 => format!("{kind}-{date}.json"),
+            run => format!("{kind}-{date}-{run:02}.json"),
+        });
+        let free = names.map(|name| folder.join(name)).find(|path| !path.exists());
+        Ok(Place(free.context("no free file name")?))
+    }
+
+    pub fn write(&self, results: &impl Serialize) -> Result<()> {
+        fs::write(&self.0, serde_json::to_string_pretty(results)? + "\n")?;
+        println!("written: {}", self.0.display());
+        Ok(())
+    }
 }
 
 /// Results of a kind, the newest by name, which begins with the date, first.

@@ -24,7 +24,7 @@ const GATHER_DEADLINE: Duration = Duration::from_secs(60);
 const RATE: &str = "1000";
 const CONNECTIONS: &str = "32";
 /// Rounds take minutes for every subject.
-const ROUNDS_MAX: u32 = 3;
+const ROUNDS_MAX: u32 = 1;
 
 /// Name, opening, drip, and whether each also takes a connection to the origin.
 const ATTACKS: &[(&str, &str, Drip, bool)] = &[

@@ -1,10 +1,11 @@
 //! `cargo xtask bench tcp`: the rounds.
 
+use super::Flags;
 use super::machine;
+use super::report::{self, Place};
 use super::results::{FillSample, Grown, HoldSample, Protocol, Results};
 use super::rounds::{self, Settings, absent, ourselves};
 use super::subject::{Kind, Running, Size};
-use super::{Flags, report};
 use crate::workspace;
 use anyhow::{Context, Result, bail};
 use fourfold_testkit::{Proc, Reserved};
@@ -33,20 +34,23 @@ pub fn run(flags: &Flags) -> Result<()> {
     let all: Vec<&str> = SCENARIOS.iter().map(|(name, _)| *name).chain([HOLD, FILL]).collect();
     let mut settings = Settings::from_flags(flags, Protocol::Tcp, &all)?;
     let mut results = rounds::begin(&mut settings, Protocol::Tcp)?;
+    let place = Place::free("tcp", &results.date)?;
     let folder = workspace::target_dir().join("bench");
     let windows: Vec<_> = SCENARIOS.iter().copied().filter(|(name, _)| settings.wants(name)).collect();
     if !windows.is_empty() {
         let (origin, address) = start_origin(1)?;
         let mut subjects = rounds::start_subjects(&settings, &mut results, Protocol::Tcp, address, &folder)?;
         rounds::measure_rounds(&settings, &mut results, &windows, &mut subjects, origin.pid())?;
+        place.write(&results)?;
     }
     if settings.wants(HOLD) {
         measure_holds(&settings, &mut results, &folder);
+        place.write(&results)?;
     }
     if settings.wants(FILL) {
         measure_fills(&settings, &mut results, &folder);
     }
-    report::save(&results)?;
+    place.write(&results)?;
     print!("{}", report::tables(&results));
     Ok(())
 }
