@@ -236,6 +236,10 @@ pub trait Net: Sized {
     fn join(&mut self, tail: &mut Buf, buf: Buf) -> Option<Buf> {
         self.pool_mut().join(tail, buf)
     }
+    /// Writes `bytes` in front of those of `buf`, over what lay there and has been used. `false`: there is no room for them.
+    fn prepend(&mut self, buf: &mut Buf, bytes: &[u8]) -> bool {
+        self.pool_mut().prepend(buf, bytes)
+    }
     /// A fresh buffer with these bytes, of which there are at most [`BUFFER_BYTES`](crate::BUFFER_BYTES). `None`: no buffer.
     fn write(&mut self, bytes: &[u8]) -> Option<Buf> {
         self.pool_mut().write(bytes)

@@ -146,6 +146,14 @@ impl Pool {
         None
     }
 
+    /// Writes `bytes` in front of those of `buf`, over what lay there and has been used. `false`: there is no room for them.
+    pub fn prepend(&mut self, buf: &mut Buf, bytes: &[u8]) -> bool {
+        let Some(start) = usize::from(buf.start).checked_sub(bytes.len()) else { return false };
+        buf.start = start as u16;
+        self.bytes_mut(buf).iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+        true
+    }
+
     /// A fresh buffer with these bytes, of which there are at most [`BUFFER_BYTES`]. `None`: as with [`Self::alloc`].
     pub fn write(&mut self, bytes: &[u8]) -> Option<Buf> {
         debug_assert!(bytes.len() <= BUFFER_BYTES);
@@ -302,6 +310,19 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_used_makes_room_in_front() {
+        let mut pool = Pool::new(1);
+        let mut buf = pool.write(b"old head, content").unwrap();
+        buf.advance(b"old head, ".len());
+        assert!(!pool.prepend(&mut buf, b"more than lay there before"));
+        assert_eq!(pool.bytes(&buf), b"content");
+        assert!(pool.prepend(&mut buf, b"new: "));
+        assert_eq!(pool.bytes(&buf), b"new: content");
+        assert!(pool.prepend(&mut buf, b"12345") && !pool.prepend(&mut buf, b"6"));
+        pool.free(buf);
+    }
 
     fn filled(pool: &mut Pool, byte: u8, len: usize) -> Buf {
         let mut buf = pool.alloc().unwrap();

@@ -293,7 +293,8 @@ impl Http {
             }
             cx.net.free(buf);
         } else {
-            sent = send_all(cx.net, sock, out);
+            // Our head goes where the server's lay, which is seldom shorter: one piece, and the content stays where it is.
+            sent = cx.net.prepend(&mut buf, out) || send_all(cx.net, sock, out);
             out.clear();
             pressure = cx.net.send(sock, buf);
             if chunked {
