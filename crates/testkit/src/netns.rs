@@ -10,9 +10,10 @@
 //! # Ok(()) }
 //! ```
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -134,21 +135,40 @@ impl Netns {
 }
 
 /// The calling thread, and the programs that it starts from now on, in an empty network with a loopback device, whose table of
-/// connections has so many chains of its own.
+/// connections has so many chains of its own. After an error it is where it was.
 pub fn enter_own_network(chains: u64) -> Result<()> {
-    let leave = || {
-        // SAFETY: no pointers; concerns the calling thread only.
-        match unsafe { libc::unshare(libc::CLONE_NEWNET) } {
-            0 => Ok(()),
-            _ => Err(std::io::Error::last_os_error()).context("a network namespace"),
-        }
-    };
+    let before = File::open("/proc/thread-self/ns/net").context("/proc/thread-self/ns/net")?;
+    let entered = make_own_network(chains);
+    if entered.is_err() {
+        // SAFETY: a descriptor of ours, and no pointers; concerns the calling thread only.
+        let back = unsafe { libc::setns(before.as_raw_fd(), libc::CLONE_NEWNET) };
+        ensure!(
+            back == 0 || here()? == before.metadata()?.ino(),
+            "there is no way back to the machine's network"
+        );
+    }
+    entered
+}
+
+fn here() -> Result<u64> {
+    Ok(std::fs::metadata("/proc/thread-self/ns/net")?.ino())
+}
+
+fn make_own_network(chains: u64) -> Result<()> {
     // What a namespace says of its children does not concern the machine's own.
-    leave()?;
+    leave_network()?;
     std::fs::write("/proc/sys/net/ipv4/tcp_child_ehash_entries", chains.to_string())
         .context("net.ipv4.tcp_child_ehash_entries (Linux 6.1)")?;
-    leave()?;
+    leave_network()?;
     ip(&["link", "set", "lo", "up"])
+}
+
+fn leave_network() -> Result<()> {
+    // SAFETY: no pointers; concerns the calling thread only.
+    match unsafe { libc::unshare(libc::CLONE_NEWNET) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()).context("a network namespace"),
+    }
 }
 
 /// A test's turn, and a network of its own: for tests that would be in each other's way, or in that of what other tests left in

@@ -121,13 +121,14 @@ pub fn established(capacity: &Capacity<'_>) -> Vec<Found> {
         ),
         lasting(
             "container",
-            "sysctl -w net.ipv4.tcp_child_ehash_entries on the host, before the container starts".into(),
+            format!(
+                "on the host, before the container starts: sysctl -w net.ipv4.tcp_child_ehash_entries={value}"
+            ),
         ),
     ];
-    let command = format!(
-        "sysctl -w net.ipv4.tcp_child_ehash_entries={value}: network namespaces made from then on have tables of their own"
-    );
-    vec![Found::warn(what, why).remedy(Remedy::by_hand(command, ways, "8 bytes of memory for each chain"))]
+    let command = format!("sysctl -w net.ipv4.tcp_child_ehash_entries={value}");
+    let risk = "concerns network namespaces made from then on, each of which takes 8 bytes for each chain";
+    vec![Found::warn(what, why).remedy(Remedy::by_hand(command, ways, risk))]
 }
 
 pub fn congestion(capacity: &Capacity<'_>) -> Vec<Found> {
